@@ -1,0 +1,52 @@
+"""jflow: normalizing flows as pure functions, for JAX."""
+
+from jflow import bijectors, diagnostics, latent, models, nets, parallel, scalars, train
+from jflow.base import Base, class_normal, diagonal_normal, logistic, normal
+from jflow.bijector import Bijector
+from jflow.bijectors import *  # noqa: F403
+from jflow.bijectors import __all__ as _bijectors
+from jflow.combinators import (
+    chain,
+    embed_condition,
+    frozen,
+    identity,
+    invert,
+    remat,
+    repeat,
+    split,
+)
+from jflow.diagnostics import bits_per_dim
+from jflow.flow import Flow, flow
+from jflow.train import fit
+
+__version__ = "0.1.0"
+
+__all__ = [
+    *_bijectors,
+    "Base",
+    "Bijector",
+    "Flow",
+    "bijectors",
+    "bits_per_dim",
+    "chain",
+    "class_normal",
+    "diagnostics",
+    "diagonal_normal",
+    "embed_condition",
+    "fit",
+    "flow",
+    "frozen",
+    "identity",
+    "invert",
+    "latent",
+    "logistic",
+    "models",
+    "nets",
+    "normal",
+    "parallel",
+    "remat",
+    "repeat",
+    "scalars",
+    "split",
+    "train",
+]

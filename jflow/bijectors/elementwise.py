@@ -1,0 +1,66 @@
+"""A scalar for every coordinate, with parameters of its own."""
+
+import jax.numpy as jnp
+
+from jflow.bijector import Bijector, sum_event
+from jflow.scalars.affine import multiplicative
+from jflow.scalars.scalar import Scalar
+
+
+def learned_raw(scalar: Scalar, shape: tuple[int, ...], dtype) -> jnp.ndarray:
+    """Raw parameters `(*shape, size)`: zeros, then the scalar's learned values."""
+    free = jnp.zeros((*shape, scalar.size - len(scalar.learned)), dtype)
+    given = jnp.broadcast_to(
+        jnp.asarray(scalar.learned, dtype), (*shape, len(scalar.learned))
+    )
+    return jnp.concatenate([free, given], axis=-1)
+
+
+def elementwise(scalar: Scalar) -> Bijector:
+    """`z_i = f(x_i; theta_i)`, the parameters of every coordinate learned directly.
+
+    The log-det is the sum of the scalars' log-derivatives. Starts as the identity where
+    zero raw parameters give it.
+
+    Raises:
+        TypeError: `scalar` is not a Scalar.
+
+    Example:
+        >>> import jax, jflow
+        >>> b = elementwise(jflow.scalars.affine())
+        >>> params = b.init(jax.random.key(0), jnp.ones((4, 3)))
+        >>> params["raw"].shape
+        (3, 2)
+    """
+    check_scalar("elementwise", scalar)
+
+    def init(key, x, condition=None):
+        return {"raw": learned_raw(scalar, x.shape[1:], x.dtype)}
+
+    def forward(params, x, condition=None, key=None):
+        z, log_derivative = scalar.forward(params["raw"], x)
+        return z, sum_event(log_derivative)
+
+    def inverse(params, z, condition=None, key=None):
+        x, log_derivative = scalar.inverse(params["raw"], z)
+        return x, sum_event(log_derivative)
+
+    return Bijector(init, forward, inverse)
+
+
+def diagonal_scale(scale: str = "exp") -> Bijector:
+    """`z_i = s_i x_i`, NICE's last layer (section 3.3): the identity at first.
+
+    With the `"exp"` map `params["raw"][..., 0]` is `log s`; the prior's standard
+    deviation along coordinate i is then `1 / s_i` (`jflow.latent.scale_spectrum`).
+    """
+    return elementwise(multiplicative(scale))
+
+
+def check_scalar(owner: str, scalar: Scalar) -> None:
+    """Raise TypeError where `scalar` is not a Scalar."""
+    if not isinstance(scalar, Scalar):
+        raise TypeError(
+            f"{owner}: scalar is {scalar!r}, not a Scalar such as "
+            "jflow.scalars.affine()."
+        )

@@ -1,0 +1,255 @@
+"""Checks on a trained flow, and the search for what went wrong in one that is not."""
+
+import contextlib
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jflow.bijector import Array, Bijector, Condition, Params, watcher
+
+
+def bits_per_dim(log_prob: Array, shape: tuple[int, ...]) -> Array:
+    """`-log_prob / (D ln 2)`, D the size of the event.
+
+    `log_prob` is in nats and of the data's own units, so no constant is added: for
+    integer pixels modelled through `dequantize`, the `-D n ln 2` of scaling n-bit
+    pixels to [0, 1] is in the log-density already. That value is then an upper bound
+    on the model's bits per dimension (Theis et al. 2016, section 3.1,
+    https://arxiv.org/abs/1511.01844).
+
+    Args:
+        log_prob: in nats, of any shape.
+        shape: the event's, (28, 28, 1) for instance.
+
+    Raises:
+        ValueError: `shape` is not a tuple of positive sizes.
+
+    Example:
+        >>> float(bits_per_dim(-8 * 3 * jnp.log(2.0), (3,)))
+        8.0
+    """
+    if not isinstance(shape, tuple | list) or not shape or min(shape) < 1:
+        raise ValueError(
+            f"bits_per_dim: shape must be the event's shape such as (28, 28, 1), "
+            f"got {shape!r}."
+        )
+    return -jnp.asarray(log_prob) / (math.prod(shape) * math.log(2))
+
+
+class ReconstructionError(NamedTuple):
+    """How far a bijector's passes are from undoing each other on one batch.
+
+    Attributes:
+        absolute: `max |inverse(forward(x)) - x|`, in the data's units.
+        relative: that, divided by `max |x|`.
+        log_det: `max |log_det forward + log_det inverse|`, in nats.
+    """
+
+    absolute: Array
+    relative: Array
+    log_det: Array
+
+
+def reconstruction_error(
+    bijector: Bijector,
+    params: Params,
+    x: Array,
+    condition: Condition = None,
+    key: Array | None = None,
+) -> ReconstructionError:
+    """Map `x` to latents and back: the drift that `reversible=True` trains with.
+
+    Values that are not finite count as an error of infinity.
+
+    Args:
+        bijector: `flow.bijector`, for instance.
+        params: the bijector's own, `params["bijector"]` of a flow's.
+        x: `(N, *event)`.
+        condition: as the bijector takes it.
+        key: for stochastic layers.
+
+    Raises:
+        ValueError: the inverse does not give back `x`'s shape.
+
+    Example:
+        >>> import jflow
+        >>> b, x = jflow.actnorm(), jax.random.normal(jax.random.key(0), (8, 2))
+        >>> error = reconstruction_error(b, b.init(jax.random.key(1), x), x)
+        >>> bool(error.absolute < 1e-5)
+        True
+    """
+
+    def both(params, x, condition, key):
+        z, ahead = bijector.forward(params, x, condition, key)
+        again, back = bijector.inverse(params, z, condition, key)
+        return again, ahead + back
+
+    x = jnp.asarray(x)
+    again, mismatch = jax.jit(both)(params, x, condition, key)
+    if again.shape != x.shape:
+        raise ValueError(
+            f"reconstruction_error: the inverse maps the latents of {x.shape} to "
+            f"{again.shape}; its layers do not keep the event."
+        )
+    values = x.astype(jnp.promote_types(again.dtype, jnp.float32))
+    absolute = _worst(again - values)
+    largest = jnp.max(jnp.abs(values))
+    relative = absolute / jnp.where(largest > 0, largest, 1.0)
+    return ReconstructionError(absolute, relative, _worst(mismatch))
+
+
+def effective_sample_size(log_weights: Array) -> tuple[Array, int]:
+    """Kish's effective sample size, `(sum w)^2 / sum w^2`, with the number of samples.
+
+    For importance weights `w = p(x) / q(x)` of samples `x ~ q`. A flow that misses a
+    mode has samples of nearly equal weight all the same, and more samples find more of
+    the tails: never state the size, or its share of the samples, without their number.
+
+    Args:
+        log_weights: `log p - log q`, `(N,)`, in nats and up to a constant; `-inf` is a
+            weight of zero.
+
+    Returns:
+        The effective sample size, between 1 and N, and N. NaN where all weights are
+        zero or one is not a number or infinite.
+
+    Raises:
+        ValueError: `log_weights` is not `(N,)` with N >= 1.
+
+    Example:
+        >>> ess, n = effective_sample_size(jnp.zeros(100))
+        >>> float(ess), n
+        (100.0, 100)
+    """
+    log_weights = jnp.asarray(log_weights)
+    if log_weights.ndim != 1 or not log_weights.size:
+        raise ValueError(
+            f"effective_sample_size: log_weights must be (N,) with N >= 1, got shape "
+            f"{log_weights.shape}; flatten them, or vmap over other axes."
+        )
+    weights = jnp.exp(log_weights - log_weights.max())
+    return weights.sum() ** 2 / (weights**2).sum(), log_weights.size
+
+
+# --- where numbers stop being finite --------------------------------------------------
+
+
+def first_nonfinite(
+    bijector: Bijector,
+    params: Params,
+    x: Array,
+    condition: Condition = None,
+    key: Array | None = None,
+) -> str | None:
+    """The first layer whose output or log-det is not finite, as a readable path.
+
+    Runs `forward` operation by operation, so that the copies of `repeat` are seen one
+    by one, counted from 0 in the order in which they run: `"2:repeat > chain copy 5 >
+    1:coupling"`. Slow; meant for one batch that went wrong.
+
+    Args:
+        bijector: `flow.bijector`, for instance.
+        params: the bijector's own, `params["bijector"]` of a flow's.
+        x: `(N, *event)`.
+        condition: as the bijector takes it.
+        key: the same as in the pass that went wrong.
+
+    Returns:
+        The path of names; `"x"`, `"condition"` or `"params[...]"` where what the pass
+        is given is not finite; `"the bijector itself"` for one without named layers;
+        None where all is finite.
+
+    Example:
+        >>> import jflow
+        >>> b = jflow.chain(jflow.actnorm(), jflow.actnorm())
+        >>> params = b.init(jax.random.key(0), jnp.ones((8, 2)))
+        >>> params[1]["bias"] = jnp.array([0.0, jnp.inf])
+        >>> first_nonfinite(b, params, jnp.ones((8, 2)))
+        "params[1]['bias']"
+    """
+    given = nonfinite_argument(params, x, condition)
+    if given is not None:
+        return given
+    layer, out = watch(lambda: bijector.forward(params, x, condition, key))
+    if layer is None and not _finite(out):
+        return "the bijector itself"
+    return layer
+
+
+def nonfinite_argument(params: Params, x: Any, condition: Condition) -> str | None:
+    """Which argument of a pass is not finite already, if any."""
+    named = (
+        ("x", x),
+        ("condition", condition),
+        ("params", params),
+    )
+    for name, tree in named:
+        leaf = nonfinite_leaf(tree)
+        if leaf is not None:
+            return name + leaf
+    return None
+
+
+def nonfinite_leaf(tree: Any) -> str | None:
+    """The path of the first leaf that is not finite, or None."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if not _finite(leaf):
+            return jax.tree_util.keystr(path)
+    return None
+
+
+def watch(call: Callable[[], Any]) -> tuple[str | None, Any]:
+    """Run `call` without jit and look at every layer on the way.
+
+    Returns:
+        The first layer whose result is not finite, or None; and what `call` returned.
+    """
+    # How often each path was finished within the current run of what encloses it, and
+    # the most that was ever: more than one run means copies.
+    runs, most = defaultdict(int), defaultdict(int)
+    found = []
+
+    def see(path, y, log_det):
+        if isinstance(y, jax.core.Tracer) or isinstance(log_det, jax.core.Tracer):
+            return
+        if not found and not (_finite(y) and _finite(log_det)):
+            found.extend((path[: i + 1], runs[path[: i + 1]]) for i in range(len(path)))
+        runs[path] += 1
+        most[path] = max(most[path], runs[path])
+        for inner in [p for p in runs if len(p) > len(path) and p[: len(path)] == path]:
+            runs[inner] = 0
+
+    with _watching(see), jax.disable_jit():
+        result = call()
+    names = [
+        f"{path[-1]} copy {copy}" if most[path] > 1 else path[-1]
+        for path, copy in found
+    ]
+    return " > ".join(names) or None, result
+
+
+@contextlib.contextmanager
+def _watching(see):
+    token = watcher.set(see)
+    try:
+        yield
+    finally:
+        watcher.reset(token)
+
+
+def _finite(tree):
+    leaves = [
+        leaf
+        for leaf in map(jnp.asarray, jax.tree.leaves(tree))
+        if jnp.issubdtype(leaf.dtype, jnp.inexact)
+    ]
+    return all(bool(jnp.isfinite(leaf).all()) for leaf in leaves)
+
+
+def _worst(differences):
+    sizes = jnp.where(jnp.isfinite(differences), jnp.abs(differences), jnp.inf)
+    return jnp.max(sizes)

@@ -1,0 +1,7 @@
+"""Published architectures, one file each, readable next to the paper."""
+
+from jflow.models.glow import glow
+from jflow.models.nice import nice
+from jflow.models.realnvp import realnvp
+
+__all__ = ["glow", "nice", "realnvp"]

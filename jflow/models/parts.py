@@ -1,0 +1,76 @@
+"""What the models share: how pixels and labels enter, and choosing by name."""
+
+from typing import Any
+
+from jflow.base import one_hot
+from jflow.bijector import Bijector
+from jflow.bijectors import actnorm, batch_norm, dequantize, logit, rescale
+from jflow.combinators import chain, embed_condition, repeat
+
+
+def choose(owner: str, argument: str, value: Any, options: dict) -> Any:
+    """`options[value]`, or a ValueError that names the argument and the options."""
+    if value not in options:
+        raise ValueError(
+            f"{owner}: {argument} must be one of {list(options)}, got {value!r}."
+        )
+    return options[value]
+
+
+def positive(owner: str, **values: Any) -> None:
+    """Raise ValueError for a value that is no positive integer."""
+    for name, value in values.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(
+                f"{owner}: {name} must be a positive integer, got {value!r}."
+            )
+
+
+def pixels(bits: int | None, alpha: float | None, centred: bool = False) -> list:
+    """The layers between the data and the flow.
+
+    Args:
+        bits: the data are integers of so many bits, dequantized; None for real numbers.
+        alpha: the logit's; None for no logit.
+        centred: move [0, 1] to [-1/2, 1/2].
+    """
+    layers = [] if bits is None else [dequantize(bits)]
+    if alpha is not None:
+        layers.append(logit(alpha))
+    if centred:
+        layers.append(rescale(-0.5, 0.5))
+    return layers
+
+
+def norm_layers(owner: str, norm: str | None) -> list[Bijector]:
+    """A list of the one normalisation layer of that name, or of none."""
+    make = choose(
+        owner, "norm", norm, {"actnorm": actnorm, "batch_norm": batch_norm, None: list}
+    )
+    return [made] if isinstance(made := make(), Bijector) else []
+
+
+def with_classes(bijector: Bijector, classes: int | None) -> Bijector:
+    """The condition is a label `(N,)`, and every layer sees it as a one-hot row."""
+    return bijector if classes is None else embed_condition(bijector, _OneHot(classes))
+
+
+def alternating(
+    even: Bijector, odd: Bijector, n: int, **options: Any
+) -> list[Bijector]:
+    """`n` layers, `even` and `odd` by turns, the pairs under one scan."""
+    pairs = [repeat(chain(even, odd), n // 2, **options)] if n > 1 else []
+    return [*pairs, *([even] if n % 2 else [])]
+
+
+class _OneHot:
+    """A net without parameters for `embed_condition`."""
+
+    def __init__(self, classes):
+        self.classes = classes
+
+    def init(self, key, condition):
+        return ()
+
+    def apply(self, params, condition):
+        return one_hot(condition, self.classes)

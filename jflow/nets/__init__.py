@@ -1,0 +1,10 @@
+"""Conditioners: functions `out_features -> module`, the modules Flax's.
+
+A module is anything with `init(key, x, condition=None) -> params` and
+`apply(params, x, condition=None) -> y`, features on the last axis.
+"""
+
+from jflow.nets.convnet import glow_net, residual_net, zero_conv
+from jflow.nets.mlp import mlp
+
+__all__ = ["glow_net", "mlp", "residual_net", "zero_conv"]

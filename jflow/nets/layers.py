@@ -1,0 +1,62 @@
+"""Parts that the conditioners share: how a condition enters, which dtypes hold."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jflow.bijector import Array
+
+
+def head_dtype(x: Array) -> jnp.dtype:
+    """Heads, scales and log-dets are float32 or better, whatever the bodies are."""
+    return jnp.promote_types(x.dtype, jnp.float32)
+
+
+class ConditionBias(nn.Module):
+    """A linear map of the condition, added to the first hidden layer.
+
+    Equal to concatenating the condition with that layer's input. `(N, c)` reaches every
+    position of an image alike; `(N, h, w, c)` is averaged down to the image's size.
+    """
+
+    features: int
+    dtype: Any = None
+    zero: bool = False
+
+    @nn.compact
+    def __call__(self, h: Array, condition: Array) -> Array:
+        condition = fit_condition(condition, h)
+        kernel_init = (
+            nn.initializers.zeros if self.zero else nn.initializers.he_normal()
+        )
+        bias = nn.Dense(
+            self.features,
+            use_bias=False,
+            dtype=self.dtype,
+            param_dtype=head_dtype(h),
+            kernel_init=kernel_init,
+        )(condition.astype(h.dtype))
+        return h + bias
+
+
+def fit_condition(condition: Any, h: Array) -> Array:
+    """The condition with the axes of `h`, ready to broadcast against it.
+
+    Raises:
+        ValueError: it is no array that a network could use as it is.
+    """
+    shape = getattr(condition, "shape", None)
+    if shape is not None and len(shape) == 2:
+        return condition.reshape(shape[0], *(1,) * (h.ndim - 2), shape[1])
+    if shape is not None and len(shape) == 4 and h.ndim == 4:
+        factors = shape[1] // h.shape[1], shape[2] // h.shape[2]
+        if (factors[0] * h.shape[1], factors[1] * h.shape[2]) == shape[1:3]:
+            blocks = (h.shape[1], factors[0], h.shape[2], factors[1])
+            return condition.reshape(shape[0], *blocks, shape[3]).mean(axis=(2, 4))
+    raise ValueError(
+        f"condition: a network over {h.shape} takes (N, c), or images (N, h, w, c) "
+        f"whose sides its own divide; got {shape or type(condition).__name__}. Pass "
+        "labels one-hot (classes= of the models does), and anything else through "
+        "embed_condition."
+    )

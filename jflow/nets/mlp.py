@@ -1,0 +1,83 @@
+"""The multilayer perceptron as a conditioner."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from jflow.bijector import Array
+from jflow.nets.layers import ConditionBias, head_dtype
+
+
+class MLP(nn.Module):
+    """Dense layers over the last axis; see `mlp`."""
+
+    hidden: tuple[int, ...]
+    out_features: int
+    activation: Callable = jax.nn.relu
+    output_activation: Callable | None = None
+    zero_last: bool = True
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Array, condition: Array | None = None) -> Array:
+        wide = head_dtype(x)
+        h = x
+        for i, width in enumerate((*self.hidden, self.out_features)):
+            last = i == len(self.hidden)
+            zero = last and self.zero_last
+            kernel_init = nn.initializers.zeros if zero else nn.initializers.he_normal()
+            dtype = wide if last else self.dtype
+            h = nn.Dense(width, dtype=dtype, param_dtype=wide, kernel_init=kernel_init)(
+                h
+            )
+            if i == 0 and condition is not None:
+                h = ConditionBias(width, dtype, zero)(h, condition)
+            if not last:
+                h = self.activation(h)
+        return self.output_activation(h) if self.output_activation else h
+
+
+def mlp(
+    *hidden: int,
+    activation: Callable = jax.nn.relu,
+    output_activation: Callable | None = None,
+    zero_last: bool = True,
+    dtype: Any = None,
+) -> Callable[[int], MLP]:
+    """A multilayer perceptron with the given hidden widths, over the last axis.
+
+    Args:
+        *hidden: the hidden layers' widths.
+        activation: between layers.
+        output_activation: after the last layer, NICE's article has relu there; it wants
+            `zero_last=False`, since relu has no gradient at zero.
+        zero_last: the last layer's weights start at zero, so a flow starts as the
+            identity.
+        dtype: of the hidden layers, `jnp.bfloat16` for instance; the last layer and all
+            parameters are float32, or better where the data are.
+
+    Returns:
+        A function `out_features -> module`.
+
+    Raises:
+        ValueError: a width that is no positive integer.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> net = mlp(32, 32)(4)
+        >>> params = net.init(jax.random.key(0), jnp.ones((8, 3)))
+        >>> net.apply(params, jnp.ones((8, 3))).shape
+        (8, 4)
+    """
+    for width in hidden:
+        if not isinstance(width, int) or width < 1:
+            raise ValueError(f"mlp: hidden widths are positive integers, got {hidden}.")
+
+    def build(out_features: int) -> MLP:
+        return MLP(
+            hidden, out_features, activation, output_activation, zero_last, dtype
+        )
+
+    return build

@@ -1,0 +1,36 @@
+"""What a scalar is: a monotone map of one real variable, with raw parameters.
+
+Structures (`elementwise`, `coupling`) decide where the raw parameters come from. Zero
+raw parameters give the identity wherever a family contains it.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from jflow.bijector import Array
+
+
+class Scalar(NamedTuple):
+    """A family of monotone maps of the real line.
+
+    Attributes:
+        size: how many raw parameters one variable takes.
+        forward: `(raw, x) -> (y, log_derivative)`; `raw` is `(*x.shape, size)` or
+            broadcasts to it, `y` and `log_derivative` have the shape of `x`.
+        inverse: `(raw, y) -> (x, log_derivative)`, that of the inverse.
+        learned: initial values of the last `len(learned)` raw parameters, which are
+            learned directly, per channel, instead of being predicted by a network.
+    """
+
+    size: int
+    forward: Callable[[Array, Array], tuple[Array, Array]]
+    inverse: Callable[[Array, Array], tuple[Array, Array]]
+    learned: tuple[float, ...] = ()
+
+
+def unpack(raw: Array, x: Array) -> list[Array]:
+    """The raw parameters one by one, in float32 or the data's better precision."""
+    raw = raw.astype(jnp.promote_types(jnp.result_type(raw, x), jnp.float32))
+    return [raw[..., i] for i in range(raw.shape[-1])]

@@ -1,0 +1,244 @@
+"""Where batches come from: arrays on the device, or an iterable of batches.
+
+Either kind becomes a `Source`, whose `advance` takes some steps and says how far it
+came. It never loses a state to an error: what went wrong comes back beside it.
+"""
+
+import collections
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jflow.bijector import Array, Condition
+from jflow.parallel import shard
+from jflow.train.dispatch import (
+    MOST_STEPS,
+    batch_at,
+    draw_order,
+    many_steps,
+    one_step,
+    take,
+    unknown_order,
+)
+from jflow.train.step import (
+    HOLD_OUT,
+    Step,
+    TrainState,
+    as_batch,
+    stream,
+)
+
+# Batches from outside that may wait for the device: enough to keep it busy, few enough
+# to fit.
+IN_FLIGHT = 4
+
+
+class Advance(NamedTuple):
+    """How far a source came.
+
+    Attributes:
+        state: after the last good step.
+        losses: one per good step.
+        norms: gradient norms, the same.
+        finite: False where the next step was not finite.
+        ended: why there are no more batches, if so.
+        error: what the data's own code raised, if it did.
+    """
+
+    state: TrainState
+    losses: np.ndarray
+    norms: np.ndarray
+    finite: bool = True
+    ended: str | None = None
+    error: Exception | None = None
+
+
+class Source(NamedTuple):
+    """Batches and the steps over them.
+
+    Attributes:
+        advance: `(state, count) -> Advance`.
+        batch: `state -> (x, condition)` of the step that was not finite.
+        epoch: steps per epoch, where that is known.
+    """
+
+    advance: Callable[[TrainState, int], Advance]
+    batch: Callable[[TrainState], tuple[Array, Condition]]
+    epoch: int | None
+
+
+def is_array(x: Any) -> bool:
+    """Whether `x` is data rather than a source of batches."""
+    return hasattr(x, "shape") or hasattr(x, "to_numpy")
+
+
+def check_examples(owner: str, x: Any, condition: Any) -> tuple[Any, Any]:
+    """Arrays over the same examples; they stay on the host if they are there.
+
+    Raises:
+        ValueError: `x` has no event axis or no examples, or an array of the condition
+            has another number of them.
+    """
+    if not isinstance(x, jax.Array):
+        x = np.asarray(x)
+    if x.ndim < 2 or x.shape[0] == 0:
+        raise ValueError(
+            f"{owner}: expected examples (N, *event) with N >= 1, got shape {x.shape}; "
+            "scalar data need an event axis, x[:, None]."
+        )
+
+    def leaf(c):
+        c = c if isinstance(c, jax.Array) else np.asarray(c)
+        if c.ndim == 0 or c.shape[0] not in (1, x.shape[0]):
+            raise ValueError(
+                f"{owner}: axis 0 of every array of the condition must be the "
+                f"{x.shape[0]} examples (or 1, which is broadcast), got {c.shape}."
+            )
+        return c
+
+    return x, jax.tree.map(leaf, condition)
+
+
+def hold_out(key: Array, x: Any, condition: Any, fraction: float) -> tuple[Any, Any]:
+    """Split off a random fraction: `(rest, held out)`, both as (x, condition).
+
+    Raises:
+        ValueError: either part would be empty.
+    """
+    n = x.shape[0]
+    count = round(n * fraction)
+    if not 0 < count < n:
+        raise ValueError(
+            f"validation={fraction} of {n} examples leaves {n - count} to train on and "
+            f"{count} to validate on; choose a fraction that leaves some of both."
+        )
+    order = np.asarray(jax.random.permutation(stream(key, HOLD_OUT), n))
+
+    def part(indices):
+        return take((x, condition), n, lambda leaf: leaf[indices])
+
+    return part(order[count:]), part(order[:count])
+
+
+def in_memory(
+    step: Step,
+    x: Array,
+    condition: Condition,
+    batch_size: int,
+    mesh: Mesh | None,
+    place: Callable,
+) -> Source:
+    """Data that live on the device, shuffled there anew in each epoch.
+
+    Step s is batch s mod m of epoch s // m, for m batches per epoch: the data position
+    is a function of the step alone. What is left of an epoch after m whole batches is
+    dropped; it differs from epoch to epoch.
+    """
+    n = x.shape[0]
+    run = many_steps(step, mesh)
+    order = None
+
+    def advance(state, count):
+        nonlocal order
+        if order is None:
+            order = place(unknown_order(n))
+        before = int(state.step)
+        state, order, losses, norms, finite = run(
+            state, order, x, condition, min(count, MOST_STEPS), batch_size=batch_size
+        )
+        done = int(state.step) - before
+        losses, norms = np.asarray(losses)[:done], np.asarray(norms)[:done]
+        return Advance(state, losses, norms, bool(finite))
+
+    def batch(state):
+        epoch = state.step // (n // batch_size)
+        drawn = draw_order(state.key, epoch, n)
+        return batch_at(drawn, state.step, x, condition, batch_size)
+
+    return Source(advance, batch, n // batch_size)
+
+
+def from_batches(step: Step, batches: Any, mesh: Mesh | None) -> Source:
+    """Batches from an iterable, or from a function `step -> iterator`.
+
+    Something that can be read again is, from its start, whenever it ends; an iterator's
+    end ends the training. To resume, a function is asked for the batches from that
+    step on; anything else has its first batches skipped.
+    """
+    run = one_step(step, mesh)
+    read = _reader(batches)
+    recent = collections.deque(maxlen=IN_FLIGHT + 1)
+
+    def send(state, index):
+        batch = jax.tree.map(_as_array, as_batch(read(index)))
+        batch = batch if mesh is None else shard(batch, mesh)
+        state, numbers = run(state, batch, index)
+        recent.append((index, batch))
+        return state, numbers
+
+    def advance(state, count):
+        start, sent = int(state.step), []
+        ended, error = None, None
+        for index in range(start, start + count):
+            try:
+                state, numbers = send(state, index)
+            except StopIteration:
+                ended = "data"
+                break
+            except Exception as raised:
+                error = raised
+                break
+            sent.append(numbers)
+            # Waiting for a step some way back keeps the device busy all the same.
+            if len(sent) > IN_FLIGHT and not np.asarray(sent[-1 - IN_FLIGHT])[2]:
+                break
+        losses, norms, taken = np.array([*sent, np.zeros(3)])[:-1].T
+        done = int(taken.sum())
+        return Advance(
+            state, losses[:done], norms[:done], done == len(sent), ended, error
+        )
+
+    def batch(state):
+        return dict(recent)[int(state.step)]
+
+    return Source(advance, batch, None)
+
+
+def _as_array(leaf):
+    return leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
+
+
+def _reader(batches):
+    """`index -> batch`, called with consecutive indices from any first one."""
+    by_step = callable(batches) and not hasattr(batches, "__iter__")
+    if not by_step and not hasattr(batches, "__iter__"):
+        raise TypeError(
+            f"fit: x is {type(batches).__name__}: expected an array (N, *event), an "
+            "iterable of batches, or a function from a step to an iterator of batches."
+        )
+    iterator = None
+
+    def restart(index):
+        nonlocal iterator
+        iterator = iter(batches(index) if by_step else batches)
+
+    def following(index):
+        try:
+            return next(iterator)
+        except StopIteration:
+            if iterator is batches:
+                raise
+            restart(index)
+            return next(iterator)
+
+    def read(index):
+        if iterator is None:
+            restart(index)
+            for skipped in range(0 if by_step else index):
+                following(skipped)
+        return following(index)
+
+    return read

@@ -1,0 +1,347 @@
+"""What every bijector must satisfy, and the registry of those that are checked.
+
+A public bijector or scalar that is not in the registry fails the suite.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jflow
+from jflow import nets, scalars
+from jflow.train import label_params
+
+BATCH = 6
+
+
+class Case(NamedTuple):
+    """One bijector under test.
+
+    `covers` are the public names that this case stands for. `data` draws a batch;
+    `identity` says that it starts as the identity, `whitens` that its init batch comes
+    out with mean 0 and variance 1 per channel, `reached` what part of the outputs the
+    condition must move (a coupling's active part). `f32` bounds the round trip relative
+    to the largest entry, and the log-det's error to 1 + its size. Deep ones are
+    moved less from their start (`scramble`): random networks in a row are chaotic.
+    """
+
+    name: str
+    covers: str
+    build: Callable[[], Any]
+    shape: tuple[int, ...] = (5,)
+    condition: tuple[int, ...] | None = None
+    data: Callable | None = None
+    identity: bool = False
+    whitens: bool = False
+    integers: bool = False
+    reached: float = 1.0
+    scramble: float = 0.3
+    f32: float = 2e-5
+
+
+def unit(key, shape):
+    return jax.random.uniform(key, shape, minval=0.02, maxval=0.98)
+
+
+def pixels(key, shape):
+    return jax.random.randint(key, shape, 0, 8).astype(jnp.float32)
+
+
+IMAGE, SMALL = (4, 4, 2), (8,)
+net = nets.mlp(*SMALL)
+conv = nets.glow_net(6)
+
+
+def _coupling(mask="half", law=None, net=net, **kwargs):
+    return lambda: jflow.coupling(law or scalars.affine(), net, mask, **kwargs)
+
+
+def _step(net=net):
+    return jflow.chain(
+        jflow.actnorm(),
+        jflow.invertible_linear(),
+        jflow.coupling(scalars.affine(), net),
+    )
+
+
+class _Embed:
+    """A hand-written net for `embed_condition`."""
+
+    def init(self, key, condition):
+        return jax.random.normal(key, (condition.shape[1], 3))
+
+    def apply(self, params, condition):
+        return jnp.tanh(condition @ params)
+
+
+MASK = np.array([True, False, False, True, False])
+PATCH = np.arange(32).reshape(IMAGE) % 3 == 0
+
+CASES = [
+    Case("identity", "identity", jflow.identity, identity=True),
+    Case("chain", "chain", _step, condition=(3,), reached=0.6),
+    Case(
+        "chain-reversible",
+        "chain",
+        lambda: jflow.chain(_step(), _step(), jflow.reverse(), reversible=True),
+        condition=(3,),
+        f32=1e-4,
+        scramble=0.1,
+    ),
+    Case(
+        "chain-anchor",
+        "chain",
+        lambda: jflow.chain(_step(), _step(), _step(), reversible=True, anchor=2),
+        f32=1e-4,
+        scramble=0.1,
+    ),
+    Case("invert", "invert", lambda: jflow.invert(_step()), condition=(3,)),
+    Case(
+        "repeat",
+        "repeat",
+        lambda: jflow.repeat(_step(), 3),
+        condition=(3,),
+        f32=1e-4,
+        scramble=0.1,
+    ),
+    Case(
+        "repeat-reversible",
+        "repeat",
+        lambda: jflow.repeat(_step(), 5, reversible=True, anchor=2),
+        condition=(3,),
+        f32=1e-4,
+        scramble=0.1,
+    ),
+    Case("remat", "remat", lambda: jflow.remat(_step()), condition=(3,), reached=0.6),
+    Case(
+        "frozen", "frozen", lambda: jflow.frozen(_step()), condition=(3,), reached=0.6
+    ),
+    Case(
+        "embed_condition",
+        "embed_condition",
+        lambda: jflow.embed_condition(_step(), _Embed()),
+        condition=(2,),
+        reached=0.6,
+    ),
+    Case(
+        "split",
+        "split",
+        lambda: jflow.split(_step(conv)),
+        shape=(2, 2, 4),
+        scramble=0.1,
+    ),
+    Case("split-keep", "split", lambda: jflow.split(_step(), keep=4)),
+    Case(
+        "elementwise",
+        "elementwise affine",
+        lambda: jflow.elementwise(scalars.affine()),
+        identity=True,
+    ),
+    Case("diagonal_scale", "diagonal_scale", jflow.diagonal_scale, identity=True),
+    *(
+        Case(
+            f"elementwise-{name}",
+            "elementwise multiplicative",
+            lambda name=name: jflow.elementwise(scalars.multiplicative(name)),
+            identity=name != "sigmoid",
+        )
+        for name in scalars.SCALE_MAPS
+    ),
+    Case(
+        "coupling-shift",
+        "coupling shift",
+        _coupling("interleaved", scalars.shift()),
+        condition=(3,),
+        identity=True,
+        reached=0.4,
+    ),
+    Case("coupling-subtract", "shift", _coupling(law=scalars.shift(subtract=True))),
+    *(
+        Case(
+            f"coupling-{mask}-{swap}",
+            "coupling",
+            _coupling(mask, swap=swap),
+            condition=(3,),
+            identity=True,
+            reached=0.4,
+        )
+        for mask in ("half", "interleaved")
+        for swap in (False, True)
+    ),
+    *(
+        Case(
+            f"coupling-{name}",
+            "coupling affine",
+            _coupling(
+                law=scalars.affine(name, shift_first=True),
+                passive=scalars.multiplicative(),
+            ),
+            identity=name != "sigmoid",
+        )
+        for name in ("tanh", "sigmoid")
+    ),
+    Case("coupling-mask", "coupling", _coupling(MASK, passive=scalars.affine())),
+    Case(
+        "coupling-two", "coupling", _coupling(), shape=(2,), condition=(1,), reached=0.5
+    ),
+    Case(
+        "coupling-checkerboard",
+        "coupling",
+        _coupling(
+            "checkerboard",
+            scalars.affine("tanh"),
+            nets.residual_net(4, 1),
+            passive=scalars.affine(),
+        ),
+        shape=(3, 4, 2),
+        condition=(3,),
+        identity=True,
+        reached=0.4,
+    ),
+    Case(
+        "coupling-checkerboard-swap",
+        "coupling",
+        _coupling("checkerboard", net=conv, swap=True),
+        shape=IMAGE,
+        condition=(8, 4, 3),
+        reached=0.5,
+        scramble=0.1,
+    ),
+    Case(
+        "coupling-image-mask",
+        "coupling",
+        _coupling(PATCH, net=conv),
+        shape=IMAGE,
+        scramble=0.1,
+    ),
+    Case(
+        "coupling-channels",
+        "coupling",
+        _coupling(net=nets.glow_net(6, mark_edges=True, actnorm=False)),
+        shape=IMAGE,
+        condition=(3,),
+        reached=0.5,
+        scramble=0.1,
+    ),
+    Case(
+        "coupling-zero-conv", "coupling", _coupling(net=nets.zero_conv()), shape=IMAGE
+    ),
+    Case("reverse", "reverse", jflow.reverse),
+    Case("permutation", "permutation", lambda: jflow.permutation([2, 0, 4, 1, 3])),
+    Case("random_permutation", "random_permutation", jflow.random_permutation),
+    *(
+        Case(
+            f"invertible_linear-{kind}-{len(shape)}",
+            "invertible_linear",
+            lambda kind=kind: jflow.invertible_linear(kind),
+            shape=shape,
+            f32=1e-4,
+        )
+        for kind in ("lu", "dense", "rotation")
+        for shape in ((5,), IMAGE)
+    ),
+    Case("triangular_affine", "triangular_affine", jflow.triangular_affine, f32=1e-3),
+    Case(
+        "triangular_affine-unfitted",
+        "triangular_affine",
+        lambda: jflow.triangular_affine(fit=False),
+        shape=(2, 3),
+        identity=True,
+        f32=1e-4,
+    ),
+    *(
+        Case(
+            f"whitening-{kind}",
+            "whitening",
+            lambda kind=kind: jflow.whitening(kind),
+            f32=1e-3,
+        )
+        for kind in ("cholesky", "zca", "pca")
+    ),
+    Case("actnorm", "actnorm", jflow.actnorm, whitens=True),
+    Case(
+        "actnorm-image",
+        "actnorm",
+        lambda: jflow.actnorm(gain=3.0),
+        shape=IMAGE,
+        whitens=True,
+        f32=1e-4,
+    ),
+    Case("batch_norm", "batch_norm", jflow.batch_norm, shape=IMAGE, whitens=True),
+    Case("reshape", "reshape", lambda: jflow.reshape((2, 3), (3, 2)), shape=(2, 3)),
+    Case("flatten", "flatten", lambda: jflow.flatten((2, 3)), shape=(2, 3)),
+    *(
+        Case(
+            f"squeeze-{order}",
+            "squeeze",
+            lambda order=order: jflow.squeeze(order=order),
+            shape=(2, 4, 2),
+        )
+        for order in ("channel_major", "block_major", "diagonal")
+    ),
+    Case("squeeze-3", "squeeze", lambda: jflow.squeeze(3), shape=(3, 6, 1)),
+    *(
+        Case(
+            f"unsqueeze-{order}",
+            "unsqueeze",
+            lambda order=order: jflow.unsqueeze(order=order),
+            shape=(1, 2, 8),
+        )
+        for order in ("channel_major", "block_major", "diagonal")
+    ),
+    Case("logit", "logit", jflow.logit, data=unit),
+    Case("logit-mnist", "logit", lambda: jflow.logit(1e-6), data=unit),
+    Case("rescale", "rescale", lambda: jflow.rescale(-1.0, 3.0), data=unit),
+    Case(
+        "dequantize",
+        "dequantize",
+        lambda: jflow.dequantize(3),
+        data=pixels,
+        integers=True,
+    ),
+    Case("training_noise", "training_noise", jflow.training_noise),
+]
+
+
+def draw(case: Case, key, batch: int = BATCH, dtype=jnp.float32):
+    """A batch and its condition."""
+    x_key, c_key = jax.random.split(key)
+    data = case.data or (lambda key, shape: 0.5 + 1.5 * jax.random.normal(key, shape))
+    x = data(x_key, (batch, *case.shape)).astype(dtype)
+    if case.condition is None:
+        return x, None
+    return x, jax.random.normal(c_key, (batch, *case.condition), dtype)
+
+
+def scramble(params, key, scale: float):
+    """Learned leaves moved away from their initial values: zeros hide bugs."""
+    leaves, treedef = jax.tree.flatten(params)
+    labels = jax.tree.leaves(label_params(params))
+    keys = jax.random.split(key, max(len(leaves), 1))
+    moved = [
+        a + scale * jax.random.normal(k, a.shape, a.dtype) if label == "learned" else a
+        for a, label, k in zip(leaves, labels, keys, strict=False)
+    ]
+    return jax.tree.unflatten(treedef, moved)
+
+
+@functools.cache
+def prepare(case: Case, dtype=jnp.float32, batch: int = BATCH):
+    """The bijector, scrambled params, a batch and its condition."""
+    b = case.build()
+    x, condition = draw(case, jax.random.key(0), batch, dtype)
+    # a larger batch than the one tested, so that fitted layers are well conditioned
+    many, many_condition = draw(case, jax.random.key(1), 64, dtype)
+    params = jax.jit(b.init)(jax.random.key(2), many, many_condition)
+    if case.covers == "frozen":
+        return (
+            b,
+            {"fixed": scramble(params["fixed"], jax.random.key(3), case.scramble)},
+            x,
+            condition,
+        )
+    return b, scramble(params, jax.random.key(3), case.scramble), x, condition

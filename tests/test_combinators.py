@@ -1,0 +1,161 @@
+"""Combinators: what they refuse, what differs between copies, what stays."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jflow
+from jflow import nets, scalars
+
+KEY = jax.random.key(0)
+
+
+def test_copies_of_a_random_permutation_differ_and_survive_weight_decay():
+    b = jflow.repeat(jflow.random_permutation(), 6)
+    x = jax.random.normal(KEY, (4, 10))
+    params = b.init(KEY, x)
+    orders = np.argsort(params["fixed"], axis=1)
+    assert len({tuple(order) for order in orders}) == 6
+
+    optimizer = optax.adamw(0.1, weight_decay=0.5)
+    state, moved = optimizer.init(params), params
+    before = b.forward(params, x)[0]
+    for _ in range(5):
+        grads = jax.grad(lambda p: b.forward(p, x)[0].sum())(moved)
+        assert all(not leaf.any() for leaf in jax.tree.leaves(grads))
+        updates, state = optimizer.update(grads, state, moved)
+        moved = optax.apply_updates(moved, updates)
+    assert not np.array_equal(moved["fixed"], params["fixed"])
+    np.testing.assert_array_equal(b.forward(moved, x)[0], before)
+
+
+@pytest.mark.parametrize("kind", ["rotation", "lu"])
+def test_what_is_fixed_in_linear_maps_survives_weight_decay(kind):
+    b = jflow.invertible_linear(kind)
+    x = jax.random.normal(KEY, (4, 5))
+    params = b.init(KEY, x)
+    scaled = {**params, "fixed": jax.tree.map(lambda a: 0.25 * a, params["fixed"])}
+    np.testing.assert_allclose(b.forward(scaled, x)[0], b.forward(params, x)[0], 1e-6)
+
+
+def test_invert_starts_by_undoing_the_whitening():
+    """The stated meaning of data-dependent layers under invert."""
+    z = 5.0 + 3.0 * jax.random.normal(KEY, (2000, 2))
+    b = jflow.invert(jflow.actnorm())
+    x, _ = b.forward(b.init(KEY, z), z)
+    # z -> z * std + mean, the inverse of the map that whitens z
+    np.testing.assert_allclose(x, z * z.std(0) + z.mean(0), rtol=1e-4)
+
+
+def test_embedding_and_chain_hand_the_condition_on():
+    x, c = jnp.ones((4, 3)), jnp.ones((4, 2))
+    seen = []
+
+    def spy(params, x, condition=None, key=None):
+        seen.append(condition)
+        return x, jnp.zeros(len(x))
+
+    watcher = jflow.Bijector(lambda key, x, condition=None: (), spy, spy)
+
+    class Double:
+        def init(self, key, condition):
+            return jnp.asarray(2.0)
+
+        def apply(self, params, condition):
+            return params * condition
+
+    b = jflow.embed_condition(jflow.chain(watcher, watcher), Double())
+    b.forward(b.init(KEY, x, c), x, c)
+    assert all((s == 2.0).all() for s in seen) and len(seen) == 4
+
+
+def test_frozen_stops_gradients_and_inputs_still_have_theirs():
+    b = jflow.frozen(jflow.actnorm())
+    x = jax.random.normal(KEY, (8, 2))
+    params = b.init(KEY, x)
+    grads, dx = jax.grad(lambda p, x: b.forward(p, x)[0].sum(), (0, 1))(params, x)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(grads)) and dx.all()
+
+
+def test_init_passes_the_batch_through_each_layer_once():
+    count = []
+
+    def forward(params, x, condition=None, key=None):
+        count.append(1)
+        return x, jnp.zeros(len(x))
+
+    leaf = jflow.Bijector(lambda key, x, condition=None: (), forward, forward)
+    nested = jflow.chain(jflow.chain(jflow.chain(leaf, leaf), leaf), leaf)
+    nested.init(KEY, jnp.ones((2, 2)))
+    assert len(count) == 4
+
+
+@pytest.mark.parametrize(
+    ("build", "error", "words"),
+    [
+        (lambda: jflow.chain(jflow.actnorm), TypeError, "actnorm()"),
+        (lambda: jflow.repeat(jflow.actnorm(), 0), ValueError, "positive"),
+        (lambda: jflow.embed_condition(jflow.actnorm(), 3), TypeError, "apply"),
+        (lambda: jflow.elementwise(3), TypeError, "Scalar"),
+        (lambda: jflow.coupling(scalars.shift(), 3), TypeError, "out_features"),
+        (lambda: jflow.coupling(scalars.shift(), nets.mlp(), "x"), ValueError, "mask"),
+        (
+            lambda: jflow.coupling(scalars.shift(), nets.mlp(), np.ones(3, bool)),
+            ValueError,
+            "active",
+        ),
+        (lambda: jflow.permutation([0, 0, 1]), ValueError, "once"),
+        (lambda: jflow.invertible_linear("svd"), ValueError, "kind"),
+        (lambda: jflow.whitening("svd"), ValueError, "kind"),
+        (lambda: jflow.squeeze(1), ValueError, "factor"),
+        (lambda: jflow.squeeze(3, order="diagonal"), ValueError, "diagonal"),
+        (lambda: jflow.reshape((2, 3), (5,)), ValueError, "size"),
+        (lambda: jflow.dequantize(0), ValueError, "bits"),
+        (lambda: jflow.logit(0.5), ValueError, "alpha"),
+        (lambda: jflow.rescale(1, 0), ValueError, "low < high"),
+        (lambda: jflow.batch_norm("none"), ValueError, "statistics"),
+        (lambda: scalars.affine("relu"), ValueError, "scale"),
+        (lambda: nets.mlp(0), ValueError, "positive"),
+        (lambda: nets.glow_net(0), ValueError, "width"),
+        (lambda: jflow.normal(3), ValueError, "shape"),
+        (lambda: jflow.class_normal((2,), 0), ValueError, "classes"),
+        (lambda: jflow.flow(jflow.actnorm(), 3), TypeError, "base"),
+    ],
+)
+def test_unusable_arguments_are_refused_when_built(build, error, words):
+    with pytest.raises(error, match=words.replace("(", r"\(").replace(")", r"\)")):
+        build()
+
+
+@pytest.mark.parametrize(
+    ("b", "shape", "words"),
+    [
+        (jflow.repeat(jflow.squeeze(), 2), (4, 4, 1), "shape and dtype"),
+        (jflow.split(jflow.actnorm(), keep=3), (3,), "keep"),
+        (jflow.squeeze(), (3, 4, 1), "divisible"),
+        (jflow.unsqueeze(), (3, 4, 1), "divisible"),
+        (jflow.permutation([1, 0]), (3,), "entries"),
+        (jflow.reshape((4,), (2, 2)), (3,), "expected events"),
+        (jflow.coupling(scalars.shift(), nets.mlp(4)), (1,), "elementwise"),
+        (
+            jflow.coupling(scalars.shift(), nets.mlp(4), "checkerboard"),
+            (4,),
+            "interleaved",
+        ),
+        (jflow.embed_condition(jflow.actnorm(), nets.mlp(4)(2)), (3,), "condition"),
+    ],
+)
+def test_events_that_do_not_fit_are_refused_at_init(b, shape, words):
+    with pytest.raises(ValueError, match=words):
+        b.init(KEY, jnp.ones((2, *shape)))
+
+
+def test_a_net_with_the_wrong_output_size_is_named():
+    def wrong(out_features):
+        return nets.mlp(4)(out_features + 1)
+
+    with pytest.raises(ValueError, match="network returned"):
+        b = jflow.coupling(scalars.affine(), wrong)
+        b.forward(b.init(KEY, jnp.ones((2, 4))), jnp.ones((2, 4)))
