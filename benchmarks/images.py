@@ -273,7 +273,8 @@ def measure(run: Run, params: Any, history: dict, curve: list[dict]) -> dict[str
         "test_nats": float(nats(run, log_prob)),
         "test_nats_standard_error": float(log_prob.std() / root),
         "train_loss": float(history["loss"][-1]),
-        "best_validation_loss": float(history["validation_loss"].min()),
+        # None where the time was over before the first evaluation.
+        "best_validation_loss": min(history["validation_loss"].tolist(), default=None),
         "curve": curve,
         "parameters_sha256": fingerprint(params),
     }
