@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from contract import scramble
+from case import scramble
 from flax import nnx
 from jax import lax
 
