@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jflow.bijector import Array, Bijector, Condition, Params, watcher
+from jflow.bijectors.autoregressive import sweep_listener
 
 
 def bits_per_dim(log_prob: Array, shape: tuple[int, ...]) -> Array:
@@ -100,6 +101,35 @@ def reconstruction_error(
     largest = jnp.max(jnp.abs(values))
     relative = absolute / jnp.where(largest > 0, largest, 1.0)
     return ReconstructionError(absolute, relative, _worst(mismatch))
+
+
+def jacobi_sweeps(
+    bijector: Bijector, params: Params, z: Array, condition: Condition = None
+) -> list[int]:
+    """How many sweeps each `autoregressive(..., inverse="jacobi")` inside took to undo.
+
+    Args:
+        bijector: a layer, or a composition with such layers in it.
+        params: its parameters.
+        z: a batch of latents; of a flow, its `bijector` and its base's samples.
+        condition: of the batch.
+
+    Returns:
+        A list in the order in which `inverse` comes upon the layers; the
+        most is the longest path of dependence, D for the natural order; a layer that
+        is the identity takes 2, one to find it out and one to see it.
+    """
+    counts = []
+    token = sweep_listener.set(lambda sweeps: counts.append(int(sweeps)))
+    try:
+        # A function of its own, so that it is traced while somebody listens.
+        jax.block_until_ready(
+            jax.jit(lambda p: bijector.inverse(p, z, condition))(params)
+        )
+        jax.effects_barrier()
+    finally:
+        sweep_listener.reset(token)
+    return counts
 
 
 def effective_sample_size(log_weights: Array) -> tuple[Array, int]:

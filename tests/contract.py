@@ -1,5 +1,6 @@
 """The registry: a public bijector or scalar that is not here fails the suite."""
 
+import cases_autoregressive
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -262,3 +263,5 @@ CASES = [
     ),
     Case("training_noise", "training_noise", jflow.training_noise),
 ]
+
+CASES += cases_autoregressive.CASES

@@ -1,5 +1,6 @@
 """Structures (who conditions whom) and fixed layers, one file per idea."""
 
+from jflow.bijectors.autoregressive import autoregressive
 from jflow.bijectors.coupling import coupling
 from jflow.bijectors.elementwise import diagonal_scale, elementwise
 from jflow.bijectors.linear import invertible_linear
@@ -11,6 +12,7 @@ from jflow.bijectors.whiten import triangular_affine, whitening
 
 __all__ = [
     "actnorm",
+    "autoregressive",
     "batch_norm",
     "coupling",
     "dequantize",

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 
 from jflow.bijector import Array
 
@@ -22,12 +23,15 @@ class Scalar(NamedTuple):
         inverse: `(raw, y) -> (x, log_derivative)`, that of the inverse.
         learned: initial values of the last `len(learned)` raw parameters, which are
             learned directly, per channel, instead of being predicted by a network.
+        take: the restriction to some places (static indices) of the last axis of `x`,
+            where the family differs from place to place; None where it does not.
     """
 
     size: int
     forward: Callable[[Array, Array], tuple[Array, Array]]
     inverse: Callable[[Array, Array], tuple[Array, Array]]
     learned: tuple[float, ...] = ()
+    take: Callable[[np.ndarray], "Scalar"] | None = None
 
 
 def unpack(raw: Array, x: Array) -> list[Array]:

@@ -1,0 +1,328 @@
+"""MADE: a masked network whose output for a dimension sees only earlier dimensions.
+
+Germain et al. 2015, https://arxiv.org/abs/1502.03509; residual blocks as in Durkan et
+al. 2019, appendix B.1, https://arxiv.org/abs/1906.04032.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from numbers import Real
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jflow.bijector import Array, Params
+from jflow.nets.layers import fit_condition, head_dtype
+from jflow.nets.order import Order, adjacency_of, order_of
+
+
+class Made(NamedTuple):
+    """An autoregressive network over vectors, for `jflow.autoregressive`.
+
+    Attributes:
+        init: `(key, x, condition=None) -> params`.
+        apply: `(params, x, condition=None) -> (N, D, size)`: output i depends on the
+            parents of dimension i alone.
+        unroll: `(params, solve, z, condition=None) -> x` with
+            `x_i = solve(output_i, z_i, places)`: group by group, each hidden unit
+            computed once, when all that it sees is known. `solve` gets raw parameters
+            `(N, k, size)`, latents `(N, k)` and the k dimensions' numbers; numbers
+            past the last dimension stand for nothing.
+        order: the graph.
+    """
+
+    init: Callable[..., Params]
+    apply: Callable[..., Array]
+    unroll: Callable[..., Array]
+    order: Order
+
+
+def made(
+    *hidden: int,
+    order: str | Sequence[int] = "natural",
+    passes: int | None = None,
+    adjacency: Any = None,
+    residual: bool = False,
+    activation: Callable = jax.nn.relu,
+    periodic: Any = None,
+    zero_last: bool = True,
+    dtype: Any = None,
+) -> Callable[[int, int], Made]:
+    """A masked autoregressive network with the given hidden widths.
+
+    A condition enters the first layer, where units of degree 0 see nothing else, so the
+    first dimension depends on it too.
+
+    Args:
+        *hidden: the hidden layers' widths, raised where a layer would have fewer units
+            than there are degrees.
+        order: `"natural"`, `"reversed"`, or the dimensions in the order in which they
+            depend on one another, `numpy.random.default_rng(0).permutation(D)` for
+            instance.
+        passes: cut the order into so many groups, independent within: undoing takes so
+            many passes. 2 is a coupling.
+        adjacency: `(D, D)` booleans instead of an order, True at [i, j] where dimension
+            i depends on dimension j; any directed graph without cycles.
+        residual: the first layer is linear, and each further width, all being equal, is
+            a residual block of two layers.
+        activation: between layers.
+        periodic: a (lower, upper) pair, or one for each dimension with None for those
+            that do not wrap: the network sees sine and cosine of these dimensions.
+        zero_last: the last layer's weights start at zero, so a flow starts as the
+            identity.
+        dtype: of the hidden layers; the last layer and all parameters are float32, or
+            better where the data are.
+
+    Returns:
+        A function `(dimensions, size) -> Made`.
+
+    Raises:
+        ValueError: an argument that cannot be used, named.
+
+    Example:
+        >>> net = made(32, 32)(3, 2)
+        >>> params = net.init(jax.random.key(0), jnp.ones((8, 3)))
+        >>> net.apply(params, jnp.ones((8, 3))).shape
+        (8, 3, 2)
+    """
+    _check(hidden, order, passes, adjacency, residual)
+
+    def build(dimensions: int, size: int) -> Made:
+        graph = order_of(
+            "made", adjacency_of("made", dimensions, order, passes, adjacency)
+        )
+        features = _features(dimensions, periodic)
+        if residual:
+            widths = hidden[:1] + tuple(w for w in hidden[1:] for _ in range(2))
+        else:
+            widths = hidden
+
+        def structure(condition):
+            return _structure(graph, widths, size, features.count, condition)
+
+        def trunk(dense, x, bias):
+            """The network, given what a dense layer is."""
+            h = dense(0, x)
+            h = h if bias is None else h + bias
+            last = len(widths)
+            if residual:
+                for i in range(1, last, 2):
+                    h = h + dense(i + 1, activation(dense(i, activation(h))))
+            else:
+                for i in range(1, last):
+                    h = dense(i, activation(h))
+            return dense(last, activation(h))
+
+        def cast(i, *arrays):
+            """Hidden layers in `dtype`, the last one in float32 or better."""
+            to = dtype if i < len(widths) else head_dtype(arrays[-1])
+            return arrays if to is None else [a.astype(to) for a in arrays]
+
+        def condition_bias(params, condition, x):
+            if condition is None:
+                return None
+            condition = fit_condition(condition, x).astype(params["condition"].dtype)
+            return jnp.dot(*cast(0, condition, params["condition"]))
+
+        def init(key, x, condition=None):
+            sizes = [u.types.size * u.each for u in structure(condition is not None)]
+            keys = jax.random.split(key, len(sizes))
+            normal = jax.nn.initializers.he_normal()
+            wide = head_dtype(x)
+            layers = []
+            for i, (n_in, n_out) in enumerate(pairwise(sizes)):
+                zero = zero_last and i == len(widths)
+                made_of = jax.nn.initializers.zeros if zero else normal
+                kernel = made_of(keys[i], (n_in, n_out), wide)
+                layers.append({"kernel": kernel, "bias": jnp.zeros((n_out,), wide)})
+            params = {"layers": layers}
+            if condition is not None:
+                width = fit_condition(condition, x).shape[-1]
+                params["condition"] = normal(keys[-1], (width, sizes[1]), wide)
+            return params
+
+        def apply(params, x, condition=None):
+            units = structure(condition is not None)
+
+            def dense(i, values):
+                layer = params["layers"][i]
+                kernel = layer["kernel"] * units[i].mask(graph, units[i + 1])
+                values, kernel, bias = cast(i, values, kernel, layer["bias"])
+                return values @ kernel + bias
+
+            bias = condition_bias(params, condition, x)
+            out = trunk(dense, features.apply(x, np.arange(dimensions)), bias)
+            return out.reshape(*x.shape, size)
+
+        def unroll(params, solve, z, condition=None):
+            units = structure(condition is not None)
+            blocks = [u.blocks(graph) for u in units]
+            steps = {
+                "layers": _arrange(params["layers"], units, blocks, graph),
+                "z": _columns(z, units[-1].dimensions(graph)),
+                "places": units[-1].dimensions(graph),
+                "group": np.arange(len(graph.parents)),
+            }
+            bias = condition_bias(params, condition, z)
+            if bias is not None:
+                steps["bias"] = _columns(bias, blocks[1])
+
+            def step(carry, now):
+                buffers, x, places = list(carry[0]), *carry[1:]
+
+                def dense(i, values):
+                    layer = now["layers"][i]
+                    start = (0, now["group"] * values.shape[1])
+                    values, kernel, b = cast(i, values, layer["kernel"], layer["bias"])
+                    buffers[i] = jax.lax.dynamic_update_slice(buffers[i], values, start)
+                    return buffers[i] @ kernel + b
+
+                raw = trunk(dense, features.apply(x, places), now.get("bias"))
+                raw = raw.reshape(len(x), -1, size)
+                x = solve(raw, now["z"], now["places"]).astype(x.dtype)
+                x = jnp.where(now["places"] < dimensions, x, 0)
+                return (buffers, x, now["places"]), x
+
+            buffers = [
+                jnp.zeros_like(z, shape=(len(z), b.size), dtype=cast(i, z)[0].dtype)
+                for i, b in enumerate(blocks[:-1])
+            ]
+            nothing = jnp.full(steps["places"].shape[1], dimensions)
+            start = jnp.zeros_like(z, shape=(len(z), len(nothing)))
+            _, x = jax.lax.scan(step, (buffers, start, nothing), steps)
+            found = np.argsort(steps["places"].reshape(-1), kind="stable")[:dimensions]
+            return jnp.moveaxis(x, 0, 1).reshape(len(z), -1)[:, found]
+
+        return Made(init, apply, unroll, graph)
+
+    return build
+
+
+def _check(hidden, order, passes, adjacency, residual):
+    if not hidden or any(not isinstance(w, int) or w < 1 for w in hidden):
+        raise ValueError(f"made: hidden widths are positive integers, got {hidden}.")
+    if isinstance(order, str) and order not in ("natural", "reversed"):
+        raise ValueError(
+            f'made: order must be "natural", "reversed" or a permutation, got {order!r}'
+            "; a random one is numpy.random.default_rng(0).permutation(D)."
+        )
+    if passes is not None and (not isinstance(passes, int) or passes < 1):
+        raise ValueError(f"made: passes must be a positive integer, got {passes!r}.")
+    if adjacency is not None and (passes is not None or order != "natural"):
+        raise ValueError("made: adjacency= takes the place of order= and passes=.")
+    if residual and len(set(hidden)) > 1:
+        raise ValueError(f"made: residual blocks are of one width, got {hidden}.")
+
+
+# --- what a layer's units are ---------------------------------------------------------
+
+
+class _Units(NamedTuple):
+    """A layer's units: dimensions (inputs, outputs) or hidden, each of a group.
+
+    `each` is how many features one unit has: inputs may have two, outputs `size`.
+    """
+
+    kind: str
+    types: np.ndarray
+    each: int
+
+    def mask(self, graph: Order, following: "_Units") -> np.ndarray:
+        """`(features, features)`: what reaches what."""
+        if self.kind == "input":
+            seen = graph.mask_in(following.types)
+        else:
+            seen = graph.mask(self.types, following.types)
+        return seen.repeat(self.each, 0).repeat(following.each, 1)
+
+    def dimensions(self, graph: Order) -> np.ndarray:
+        """`(groups, k)`: the units of each group, filled up with a number too large."""
+        groups = [np.flatnonzero(self.types == g) for g in range(len(graph.parents))]
+        return _filled(groups, len(self.types))
+
+    def blocks(self, graph: Order) -> np.ndarray:
+        """`(groups, k * each)`: the features that are written at each group's turn.
+
+        A group's inputs are known, and written, one turn later.
+        """
+        table = self.dimensions(graph)
+        if self.kind == "input":
+            table = np.roll(table, 1, axis=0)
+            # The last group's values are seen by nobody.
+            table[0] = len(self.types)
+        features = table[..., None] * self.each + np.arange(self.each)
+        features = np.where(table[..., None] < len(self.types), features, self.size)
+        return features.reshape(len(table), -1)
+
+    @property
+    def size(self) -> int:
+        return len(self.types) * self.each
+
+
+def _structure(graph, widths, size, features, condition) -> list[_Units]:
+    hidden = [_Units("hidden", graph.types(w, condition), 1) for w in widths]
+    first = _Units("input", graph.group, features)
+    return [first, *hidden, _Units("output", graph.group, size)]
+
+
+def _filled(groups: list[np.ndarray], number: int) -> np.ndarray:
+    """Index lists of different lengths as a table, filled up with `number`."""
+    table = np.full((len(groups), max(map(len, groups))), number)
+    for row, members in zip(table, groups, strict=True):
+        row[: len(members)] = members
+    return table
+
+
+def _columns(values: Array, table: np.ndarray) -> Array:
+    """`(N, n)` as `(groups, N, k)` by a table of columns; zero where there is none."""
+    padded = jnp.pad(values, ((0, 0), (0, 1)))
+    return jnp.moveaxis(padded[:, table], 1, 0)
+
+
+def _arrange(layers, units, blocks, graph) -> list[dict[str, Array]]:
+    """Kernels as `(groups, inputs as they are written, a group's outputs)`."""
+    arranged = []
+    for i, layer in enumerate(layers):
+        kernel = layer["kernel"] * units[i].mask(graph, units[i + 1])
+        kernel = jnp.pad(kernel, ((0, 1), (0, 0)))[blocks[i].reshape(-1)]
+        bias = _columns(layer["bias"][None], blocks[i + 1])[:, 0]
+        arranged.append({"kernel": _columns(kernel, blocks[i + 1]), "bias": bias})
+    return arranged
+
+
+# --- what the network sees of a dimension ---------------------------------------------
+
+
+class _Features(NamedTuple):
+    count: int
+    apply: Callable[[Array, Any], Array]
+
+
+def _features(dimensions: int, periodic: Any) -> _Features:
+    """The dimensions as they are, or sine and cosine of those that wrap."""
+    if periodic is None:
+        return _Features(1, lambda x, places: x)
+    if len(periodic) == 2 and all(isinstance(end, Real) for end in periodic):
+        periodic = [periodic] * dimensions
+    if len(periodic) != dimensions:
+        raise ValueError(
+            f"made: periodic names {len(periodic)} dimensions, the event has "
+            f"{dimensions}; give one (lower, upper) or None for each."
+        )
+    wraps = np.array([pair is not None for pair in periodic] + [False])
+    pairs = np.array([pair or (0.0, 1.0) for pair in periodic] + [(0.0, 1.0)])
+
+    def apply(x, places):
+        lower, upper = (jnp.asarray(p, x.dtype)[places] for p in pairs.T)
+        angle = 2 * math.pi * (x - lower) / (upper - lower)
+        wrapped = jnp.asarray(wraps)[places]
+        # A sine has no use for an argument of 1e30.
+        angle = jnp.where(wrapped, jnp.clip(angle, -1e6, 1e6), 0)
+        first = jnp.where(wrapped, jnp.cos(angle), x)
+        both = jnp.stack([first, jnp.sin(angle)], axis=-1)
+        return both.reshape(*x.shape[:-1], -1)
+
+    return _Features(2, apply)
