@@ -117,8 +117,10 @@ def prepare(options: argparse.Namespace, images: Images) -> Run:
     key = jax.random.key(options.seed)
     init_key, train_key = jax.random.split(key)
     flow = build(options, images)
-    # 256 examples are enough for data-dependent layers: as many as Glow's code takes.
-    params = flow.init(init_key, images.train[:256])
+    # 256 examples are enough for a channel's moments: as many as Glow's code takes.
+    # NICE has moments for each pixel, and some pixels are black in most images.
+    examples = 5_000 if options.model == "nice" else 256
+    params = flow.init(init_key, images.train[:examples])
     return Run(options, images, flow, make_optimizer(options), params, train_key)
 
 

@@ -1,6 +1,16 @@
 """jflow: normalizing flows as pure functions, for JAX."""
 
-from jflow import bijectors, diagnostics, latent, models, nets, parallel, scalars, train
+from jflow import (
+    bijectors,
+    calibration,
+    diagnostics,
+    latent,
+    models,
+    nets,
+    parallel,
+    scalars,
+    train,
+)
 from jflow.base import Base, class_normal, diagonal_normal, logistic, normal
 from jflow.bijector import Bijector
 from jflow.bijectors import *  # noqa: F403
@@ -14,6 +24,7 @@ from jflow.combinators import (
     remat,
     repeat,
     split,
+    standardise_condition,
 )
 from jflow.diagnostics import bits_per_dim
 from jflow.flow import Flow, flow
@@ -28,6 +39,7 @@ __all__ = [
     "Flow",
     "bijectors",
     "bits_per_dim",
+    "calibration",
     "chain",
     "class_normal",
     "diagnostics",
@@ -48,5 +60,6 @@ __all__ = [
     "repeat",
     "scalars",
     "split",
+    "standardise_condition",
     "train",
 ]

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jflow.bijector import (
     Bijector,
+    channel_moments,
     check_bijector_type,
     init_with_output,
     initialiser,
@@ -27,6 +28,7 @@ __all__ = [
     "remat",
     "repeat",
     "split",
+    "standardise_condition",
 ]
 
 
@@ -273,6 +275,52 @@ def embed_condition(bijector: Bijector, net: Any) -> Bijector:
     def inverse(params, z, condition=None, key=None):
         embedding = embed(params, condition)
         return bijector.inverse(params["bijector"], z, embedding, key)
+
+    return Bijector(initialiser(run_init), forward, inverse)
+
+
+def standardise_condition(bijector: Bijector, epsilon: float = 1e-6) -> Bijector:
+    """The condition's features first get mean 0 and variance 1.
+
+    `init` takes both from its batch, and they stay. Leaves that are floating arrays
+    with features on their last axis are standardised; labels pass as they are, and so
+    does a condition that is None.
+
+    Args:
+        bijector: the conditional bijector.
+        epsilon: features whose standard deviation is below it are constant and are
+            only centred.
+    """
+    check_bijector_type("standardise_condition", bijector)
+
+    def has_features(leaf):
+        return leaf.ndim > 1 and jnp.issubdtype(leaf.dtype, jnp.floating)
+
+    def moments(leaf):
+        if not has_features(leaf):
+            return ()
+        mean, deviation = channel_moments(leaf, epsilon)
+        return {"mean": mean, "deviation": deviation}
+
+    def standardise(params, condition):
+        def one(leaf, m):
+            return (leaf - m["mean"]) / m["deviation"] if m else leaf
+
+        return jax.tree.map(one, condition, jax.lax.stop_gradient(params["fixed"]))
+
+    def run_init(key, x, condition=None):
+        fixed = jax.tree.map(moments, condition)
+        condition = standardise({"fixed": fixed}, condition)
+        params, z = init_with_output(bijector, key, x, condition)
+        return {"fixed": fixed, "bijector": params}, z
+
+    def forward(params, x, condition=None, key=None):
+        condition = standardise(params, condition)
+        return bijector.forward(params["bijector"], x, condition, key)
+
+    def inverse(params, z, condition=None, key=None):
+        condition = standardise(params, condition)
+        return bijector.inverse(params["bijector"], z, condition, key)
 
     return Bijector(initialiser(run_init), forward, inverse)
 

@@ -86,6 +86,13 @@ CASES = [
         reached=0.6,
     ),
     Case(
+        "standardise_condition",
+        "standardise_condition",
+        lambda: jflow.standardise_condition(_step()),
+        condition=(2,),
+        reached=0.6,
+    ),
+    Case(
         "split",
         "split",
         lambda: jflow.split(_step(conv)),
@@ -100,6 +107,11 @@ CASES = [
         identity=True,
     ),
     Case("diagonal_scale", "diagonal_scale", jflow.diagonal_scale, identity=True),
+    Case(
+        "diagonal_scale-data",
+        "diagonal_scale",
+        lambda: jflow.diagonal_scale(deviation=2.0),
+    ),
     *(
         Case(
             f"elementwise-{name}",

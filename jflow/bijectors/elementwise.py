@@ -48,13 +48,37 @@ def elementwise(scalar: Scalar) -> Bijector:
     return Bijector(init, forward, inverse)
 
 
-def diagonal_scale(scale: str = "exp") -> Bijector:
-    """`z_i = s_i x_i`, NICE's last layer (section 3.3): the identity at first.
+def diagonal_scale(scale: str = "exp", *, deviation: float | None = None) -> Bijector:
+    """`z_i = s_i x_i`, NICE's last layer (section 3.3).
 
     With the `"exp"` map `params["raw"][..., 0]` is `log s`; the prior's standard
     deviation along coordinate i is then `1 / s_i` (`jflow.latent.scale_spectrum`).
+
+    Args:
+        scale: the scale map, see `jflow.scalars.scales`.
+        deviation: `init` sets the scales so that every coordinate of its batch comes
+            out with this standard deviation, constant ones excepted. None: start as
+            the identity.
+
+    Raises:
+        ValueError: no such scale map; a deviation that is not positive, or comes with
+            another map than `"exp"`.
     """
-    return elementwise(multiplicative(scale))
+    plain = elementwise(multiplicative(scale))
+    if deviation is None:
+        return plain
+    if scale != "exp" or deviation <= 0:
+        raise ValueError(
+            f'diagonal_scale: deviation={deviation} must be positive and wants "exp", '
+            f"the scale is {scale!r}."
+        )
+
+    def init(key, x, condition=None):
+        found = x.std(axis=0)
+        log_s = jnp.log(deviation / jnp.where(found > 1e-6, found, deviation))
+        return {"raw": log_s[..., None].astype(x.dtype)}
+
+    return plain._replace(init=init)
 
 
 def check_scalar(owner: str, scalar: Scalar) -> None:

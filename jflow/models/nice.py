@@ -37,6 +37,7 @@ def nice(
     mixing: str = "alternate",
     subtract: bool = False,
     relu_output: bool = False,
+    scale_init: str = "data",
     classes: int | None = None,
     reversible: bool = False,
     dtype: Any = None,
@@ -61,6 +62,10 @@ def nice(
             each coupling (article).
         subtract: the encoder subtracts m and the decoder adds it (article).
         relu_output: m ends in a relu, so m >= 0 (article).
+        scale_init: `"data"`: the last layer starts with the scales that give `init`'s
+            batch the prior's variance; give it some thousand examples. `"one"`: it
+            starts as the identity, and Adam, which moves `log s` by a learning rate a
+            step, is thousands of steps on the way. The paper does not say.
         classes: the condition is a label among so many classes.
         reversible: train in memory that does not grow with depth.
         dtype: of the networks' hidden layers.
@@ -83,7 +88,13 @@ def nice(
     positive("nice", couplings=couplings)
     if (size := math.prod(shape)) < 2:
         raise ValueError(f"nice: shape {shape} has one dimension; coupling needs two.")
-    base = choose("nice", "prior", prior, {"logistic": logistic, "normal": normal})
+    base, deviation = choose(
+        "nice",
+        "prior",
+        prior,
+        {"logistic": (logistic, math.pi / math.sqrt(3)), "normal": (normal, 1.0)},
+    )
+    scales = choose("nice", "scale_init", scale_init, {"data": deviation, "one": None})
     net = mlp(*hidden, dtype=dtype)
     if relu_output:
         net = mlp(*hidden, output_activation=jax.nn.relu, zero_last=False, dtype=dtype)
@@ -111,5 +122,6 @@ def nice(
             ],
         },
     )()
-    bijector = chain(*layers, flatten(shape), *mixed, diagonal_scale())
+    last = diagonal_scale(deviation=scales)
+    bijector = chain(*layers, flatten(shape), *mixed, last)
     return flow(with_classes(bijector, classes), base((size,)))

@@ -1,11 +1,19 @@
 """What the models share: how pixels and labels enter, and choosing by name."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from jflow.base import one_hot
+from jflow.base import Base, check_shape, normal, one_hot
 from jflow.bijector import Bijector
-from jflow.bijectors import actnorm, batch_norm, dequantize, logit, rescale
-from jflow.combinators import chain, embed_condition, repeat
+from jflow.bijectors import (
+    actnorm,
+    batch_norm,
+    dequantize,
+    logit,
+    rescale,
+)
+from jflow.combinators import chain, embed_condition, repeat, standardise_condition
+from jflow.flow import Flow, flow
 
 
 def choose(owner: str, argument: str, value: Any, options: dict) -> Any:
@@ -42,6 +50,42 @@ def pixels(bits: int | None, alpha: float | None, centred: bool = False) -> list
     return layers
 
 
+def vector_size(owner: str, shape: Any, least: int = 1) -> int:
+    """The number of dimensions D of a shape `(D,)`, or a ValueError."""
+    shape = check_shape(owner, shape)
+    if len(shape) != 1:
+        raise ValueError(f"{owner}: shape must be (D,), got {shape}; flatten the data.")
+    if shape[0] < least:
+        raise ValueError(f"{owner}: shape {shape} has one dimension; it needs two.")
+    return shape[0]
+
+
+def vector_flow(
+    shape: Sequence[int],
+    layers: Sequence[Bijector],
+    *,
+    bounds: tuple[Any, Any] | None = None,
+    embed: Any = None,
+    base: Base | None = None,
+) -> Flow:
+    """A flow over vectors: data standardised, then `layers`, then the base.
+
+    Args:
+        shape: the event, `(D,)`.
+        layers: from data to latent.
+        bounds: the data's (lower, upper), numbers or one for each dimension, infinite
+            where there is none; they are mapped to the whole line first.
+        embed: a network for the condition, as `embed_condition` takes it. Its features
+            are standardised before, by the batch that `init` sees.
+        base: the standard normal by default.
+    """
+    front = [] if bounds is None else [_bounded(*bounds)]
+    bijector = chain(*front, actnorm(), *layers)
+    if embed is not None:
+        bijector = embed_condition(bijector, embed)
+    return flow(standardise_condition(bijector), base or normal(shape))
+
+
 def norm_layers(owner: str, norm: str | None) -> list[Bijector]:
     """A list of the one normalisation layer of that name, or of none."""
     make = choose(
@@ -74,3 +118,9 @@ class _OneHot:
 
     def apply(self, params, condition):
         return one_hot(condition, self.classes)
+
+
+def _bounded(*bounds):
+    from jflow.bijectors import bounded
+
+    return bounded(*bounds)

@@ -128,9 +128,17 @@ def test_nices_determinant_is_exactly_one_before_its_scale():
     np.testing.assert_allclose(jnp.linalg.slogdet(one)[1], 0.0, atol=1e-5)
 
 
+def test_nice_starts_with_its_priors_variance():
+    x = jax.random.randint(KEY, (512, 4, 4), 0, 256).at[:, 0, 0].set(0)
+    for prior, variance in (("logistic", np.pi**2 / 3), ("normal", 1.0)):
+        f = nice((4, 4), hidden=(8,), prior=prior)
+        z = f.encode(f.init(KEY, x), x, key=KEY)
+        np.testing.assert_allclose(z.var(axis=0), variance, rtol=0.15)
+
+
 def test_nice_starts_as_the_identity_under_its_prior():
     x = jax.random.randint(KEY, (8, 4, 4), 0, 256)
-    f = nice((4, 4), hidden=(8,))
+    f = nice((4, 4), hidden=(8,), scale_init="one")
     params = f.init(KEY, x)
     u = (x + jax.random.uniform(jax.random.split(KEY)[0], x.shape)) / 256
     log_prob = f.log_prob(params, x, key=KEY)
@@ -145,6 +153,7 @@ def test_nice_starts_as_the_identity_under_its_prior():
         ("nice", {"prior": "normal"}),
         ("nice", {"mixing": "reverse"}),
         ("nice", {"subtract": True}),
+        ("nice", {"scale_init": "one"}),
         ("nice", {"relu_output": True}),
         ("nice", {"preprocess": "logit", "alpha": 0.2}),
         ("nice", {"dtype": jnp.bfloat16}),
@@ -212,6 +221,7 @@ def test_reversible_models_have_plain_models_gradients(name):
         (lambda: nice((1,)), "one dimension"),
         (lambda: nice((4,), prior="cauchy"), "prior"),
         (lambda: nice((4,), mixing="swap"), "mixing"),
+        (lambda: nice((4,), scale_init="zero"), "scale_init"),
         (lambda: nice((4,), preprocess="zca"), "preprocess"),
         (lambda: nice((4,), bits=None, preprocess="negative_noise"), "bits"),
     ],
