@@ -303,6 +303,12 @@ def standardise_condition(bijector: Bijector, epsilon: float = 1e-6) -> Bijector
         return {"mean": mean, "deviation": deviation}
 
     def standardise(params, condition):
+        if condition is None and jax.tree.leaves(params["fixed"]):
+            raise ValueError(
+                "standardise_condition: init saw a condition, and now it is None; pass "
+                "condition=."
+            )
+
         def one(leaf, m):
             return (leaf - m["mean"]) / m["deviation"] if m else leaf
 

@@ -298,13 +298,18 @@ def _mosaic_figure(mosaic):
 
 def _figure(count, width, height, share=False, stacked=False):
     """A Figure without pyplot, and its axes in a list."""
+    figure = empty_figure(width, height)
+    rows, columns = (count, 1) if stacked else (1, count)
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share)
+    return figure, list(axes.ravel())
+
+
+def empty_figure(width: float, height: float) -> "Figure":
+    """A Figure without pyplot and without axes, its size in inches."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
             'jflow.plot needs Matplotlib: pip install "jflow[plot]".'
         ) from error
-    figure = Figure(figsize=(width, height), layout="constrained")
-    rows, columns = (count, 1) if stacked else (1, count)
-    axes = figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share)
-    return figure, list(axes.ravel())
+    return Figure(figsize=(width, height), layout="constrained")

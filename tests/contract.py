@@ -1,6 +1,9 @@
 """The registry: a public bijector or scalar that is not here fails the suite."""
 
 import cases_autoregressive
+import cases_classic
+import cases_monotone
+import cases_splines
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -277,3 +280,6 @@ CASES = [
 ]
 
 CASES += cases_autoregressive.CASES
+CASES += cases_splines.CASES
+CASES += cases_classic.CASES
+CASES += cases_monotone.CASES

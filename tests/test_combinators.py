@@ -107,7 +107,7 @@ def test_init_passes_the_batch_through_each_layer_once():
             "active",
         ),
         (lambda: jflow.permutation([0, 0, 1]), ValueError, "once"),
-        (lambda: jflow.invertible_linear("svd"), ValueError, "kind"),
+        (lambda: jflow.invertible_linear("sdv"), ValueError, "kind"),
         (lambda: jflow.whitening("svd"), ValueError, "kind"),
         (lambda: jflow.squeeze(1), ValueError, "factor"),
         (lambda: jflow.squeeze(3, order="diagonal"), ValueError, "diagonal"),

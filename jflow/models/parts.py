@@ -8,6 +8,7 @@ from jflow.bijector import Bijector
 from jflow.bijectors import (
     actnorm,
     batch_norm,
+    bounded,
     dequantize,
     logit,
     rescale,
@@ -79,7 +80,7 @@ def vector_flow(
             are standardised before, by the batch that `init` sees.
         base: the standard normal by default.
     """
-    front = [] if bounds is None else [_bounded(*bounds)]
+    front = [] if bounds is None else [bounded(*bounds)]
     bijector = chain(*front, actnorm(), *layers)
     if embed is not None:
         bijector = embed_condition(bijector, embed)
@@ -118,9 +119,3 @@ class _OneHot:
 
     def apply(self, params, condition):
         return one_hot(condition, self.classes)
-
-
-def _bounded(*bounds):
-    from jflow.bijectors import bounded
-
-    return bounded(*bounds)

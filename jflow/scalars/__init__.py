@@ -1,7 +1,25 @@
 """Monotone maps of one real variable, each usable in every structure."""
 
 from jflow.scalars.affine import affine, multiplicative, shift
+from jflow.scalars.bernstein import bernstein
+from jflow.scalars.integral import sum_of_squares, unconstrained_monotone
+from jflow.scalars.mixture import gaussianization, mixture_cdf
+from jflow.scalars.rational_quadratic import rational_quadratic_spline
 from jflow.scalars.scalar import Scalar
 from jflow.scalars.scales import SCALE_MAPS
+from jflow.scalars.sigmoidal import deep_sigmoidal
 
-__all__ = ["SCALE_MAPS", "Scalar", "affine", "multiplicative", "shift"]
+__all__ = [
+    "SCALE_MAPS",
+    "Scalar",
+    "affine",
+    "bernstein",
+    "deep_sigmoidal",
+    "gaussianization",
+    "mixture_cdf",
+    "multiplicative",
+    "rational_quadratic_spline",
+    "shift",
+    "sum_of_squares",
+    "unconstrained_monotone",
+]

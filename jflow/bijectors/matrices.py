@@ -1,0 +1,204 @@
+"""Square matrices that cannot become singular, by parameters free of constraints.
+
+Each is a start, the matrix, its inverse and its log-determinant as functions of
+parameters: the kinds of `jflow.invertible_linear`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.linalg import expm, lu, solve_triangular
+
+from jflow.bijector import Array, Params
+from jflow.bijectors.rank_one import reflect
+
+
+class Matrix(NamedTuple):
+    """A parametrised matrix.
+
+    Attributes:
+        start: `(key, n, dtype) -> params`.
+        matrix: `params -> W`.
+        inverse: `params -> W^-1`.
+        log_abs_det: `params -> log |det W|`; None where that is 0.
+    """
+
+    start: Callable[..., Params]
+    matrix: Callable[[Params], Array]
+    inverse: Callable[[Params], Array]
+    log_abs_det: Callable[[Params], Array] | None = None
+
+
+def matmul(x: Array, w: Array) -> Array:
+    """`x @ w` at the highest precision: what must be undone must not be rounded."""
+    return jnp.matmul(x, w, precision="highest").astype(x.dtype)
+
+
+def random_rotation(key: Array, n: int, dtype) -> Array:
+    """A random orthogonal matrix, uniform over the orthogonal group."""
+    q, r = jnp.linalg.qr(jax.random.normal(key, (n, n), dtype))
+    return q * jnp.sign(jnp.diagonal(r))
+
+
+# --- general matrices -----------------------------------------------------------------
+
+
+def _start_lu(key, n, dtype):
+    w = random_rotation(key, n, dtype)
+    p, lower, upper = lu(w)
+    diagonal = jnp.diagonal(upper)
+    return {
+        "lower": jnp.tril(lower, -1),
+        "upper": jnp.triu(upper, 1),
+        "log_s": jnp.log(jnp.abs(diagonal)),
+        # the row order as scores, and the signs: both survive being scaled
+        "fixed": {
+            "rows": (jnp.argmax(p, axis=1).astype(w.dtype) + 1) / len(w),
+            "sign": jnp.sign(diagonal),
+        },
+    }
+
+
+def _lu_factors(params):
+    n = params["log_s"].shape[0]
+    sign = jnp.sign(jax.lax.stop_gradient(params["fixed"]["sign"]))
+    lower = jnp.tril(params["lower"], -1) + jnp.eye(n, dtype=sign.dtype)
+    upper = jnp.triu(params["upper"], 1) + jnp.diag(sign * jnp.exp(params["log_s"]))
+    return lower, upper
+
+
+def _rows(params):
+    """`W[i] = (L U)[rows[i]]`."""
+    scores = jax.lax.stop_gradient(params["fixed"]["rows"])
+    return jnp.argsort(jnp.argsort(scores))
+
+
+def _lu_matrix(params):
+    lower, upper = _lu_factors(params)
+    return matmul(lower, upper)[_rows(params)]
+
+
+def _lu_inverse(params):
+    lower, upper = _lu_factors(params)
+    eye = jnp.eye(lower.shape[0], dtype=lower.dtype)
+    half = solve_triangular(lower, eye, lower=True, unit_diagonal=True)
+    return solve_triangular(upper, half)[:, _rows(params)]
+
+
+def _sum_log_s(params):
+    return params["log_s"].sum()
+
+
+def _start_dense(key, n, dtype):
+    return {"w": random_rotation(key, n, dtype)}
+
+
+def _start_qr(key, n, dtype):
+    zeros = jnp.zeros((n, n), dtype)
+    return {"log_s": zeros[0], "q": _normal(key, n, dtype), "upper": zeros}
+
+
+def _upper(params):
+    return jnp.triu(params["upper"], 1) + jnp.diag(jnp.exp(params["log_s"]))
+
+
+def _qr_matrix(params):
+    return matmul(_reflections(params["q"]), _upper(params))
+
+
+def _qr_inverse(params):
+    return solve_triangular(_upper(params), _reflections(params["q"]).T)
+
+
+def _start_svd(key, n, dtype):
+    left, right = (_normal(k, n, dtype) for k in jax.random.split(key))
+    return {"left": left, "log_s": jnp.zeros((n,), dtype), "right": right}
+
+
+def _svd_matrix(params):
+    left = _reflections(params["left"]) * jnp.exp(params["log_s"])
+    return matmul(left, _reflections(params["right"]).T)
+
+
+def _svd_inverse(params):
+    right = _reflections(params["right"]) * jnp.exp(-params["log_s"])
+    return matmul(right, _reflections(params["left"]).T)
+
+
+def _start_expm(key, n, dtype):
+    return {"a": _skew(_normal(key, n, dtype) / n**0.5)}
+
+
+def _expm(a):
+    # JAX's Pade approximation takes its products at the precision in force.
+    with jax.default_matmul_precision("highest"):
+        return expm(a)
+
+
+# --- orthogonal matrices --------------------------------------------------------------
+
+
+def _normal(key, n, dtype):
+    return jax.random.normal(key, (n, n), dtype)
+
+
+def _start_skew(key, n, dtype):
+    return {"a": _normal(key, n, dtype) / n**0.5}
+
+
+def _skew(a):
+    """The strict lower triangle, and minus its transpose above it."""
+    lower = jnp.tril(a, -1)
+    return lower - lower.T
+
+
+def _cayley(params):
+    a = _skew(params["a"])
+    eye = jnp.eye(len(a), dtype=a.dtype)
+    # I + A has no eigenvalue within the unit circle: the system is always regular
+    return jnp.linalg.solve(eye + a, eye - a)
+
+
+def _reflections(vectors):
+    return reflect(jnp.eye(len(vectors), dtype=vectors.dtype), vectors[None])
+
+
+def _rotation(params):
+    """The stored rotation, its rows brought back to length one if they were scaled."""
+    w = jax.lax.stop_gradient(params["fixed"])
+    return w / jnp.linalg.norm(w, axis=1, keepdims=True)
+
+
+def _orthogonal(start, matrix):
+    return Matrix(start, matrix, lambda params: matrix(params).T)
+
+
+KINDS = {
+    "lu": Matrix(_start_lu, _lu_matrix, _lu_inverse, _sum_log_s),
+    "dense": Matrix(
+        _start_dense,
+        lambda params: params["w"],
+        lambda params: jnp.linalg.inv(params["w"]),
+        lambda params: jnp.linalg.slogdet(params["w"])[1],
+    ),
+    "qr": Matrix(_start_qr, _qr_matrix, _qr_inverse, _sum_log_s),
+    "svd": Matrix(_start_svd, _svd_matrix, _svd_inverse, _sum_log_s),
+    "expm": Matrix(
+        _start_expm,
+        lambda params: _expm(params["a"]),
+        lambda params: _expm(-params["a"]),
+        lambda params: jnp.trace(params["a"]),
+    ),
+    "rotation": _orthogonal(
+        lambda *of: {"fixed": random_rotation(*of)},
+        _rotation,
+    ),
+    "cayley": _orthogonal(_start_skew, _cayley),
+    "skew_expm": _orthogonal(_start_skew, lambda params: _expm(_skew(params["a"]))),
+    "householder": _orthogonal(
+        lambda *of: {"q": _normal(*of)},
+        lambda params: _reflections(params["q"]),
+    ),
+}
