@@ -146,6 +146,8 @@ def train(run: Run, out: Path) -> tuple[Any, dict, list[dict], dict[str, Any]]:
         checkpoint_every=options.eval_every,
         callbacks=[record],
     )
+    if record.over() and int(history["step"][-1]) < options.steps:
+        history = history | {"stopped": "minutes"}
     return params, history, *record.read()
 
 
