@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jflow.bijector import Bijector, sum_event
+from jflow.bijectors.support import log_positive
 
 
 def bounded(lower: Any = None, upper: Any = None) -> Bijector:
@@ -74,14 +75,14 @@ def bounded(lower: Any = None, upper: Any = None) -> Bijector:
         to_high = jnp.maximum(jnp.where(has_high & inside, b - x, span / 2), last)
         z = cases(
             x,
-            jnp.log(from_low) - jnp.log(to_high),
+            log_positive(from_low) - log_positive(to_high),
             _log_expm1(from_low),
             -_log_expm1(to_high),
             x,
         )
         log_derivative = cases(
             x,
-            jnp.log(span) - jnp.log(from_low) - jnp.log(to_high),
+            jnp.log(span) - log_positive(from_low) - log_positive(to_high),
             from_low - _log_expm1(from_low),
             to_high - _log_expm1(to_high),
             jnp.zeros_like(x),
@@ -118,4 +119,4 @@ def bounded(lower: Any = None, upper: Any = None) -> Bijector:
 
 def _log_expm1(x):
     """`log(exp(x) - 1)` for x > 0, the inverse of softplus."""
-    return x + jnp.log(-jnp.expm1(-x))
+    return x + log_positive(-jnp.expm1(-x))

@@ -22,9 +22,9 @@ import numpy as np
 from jflow.bijector import Array, Bijector, sum_event
 from jflow.bijectors.matrices import matmul
 from jflow.bijectors.support import (
+    log_positive,
     outside_is_impossible,
     replace_outside,
-    tiny,
     tolerance,
 )
 from jflow.scalars.sinh_arcsinh import log_cosh
@@ -57,7 +57,7 @@ def positive_definite_cholesky() -> Bijector:
         inside = _is_factor(x)
         x = replace_outside(inside, x, jnp.eye(n, dtype=x.dtype))
         entries, diagonal = _entries(x), _on_diagonal(n)
-        log_entries = jnp.log(jnp.maximum(jnp.where(diagonal, entries, 1.0), tiny(x)))
+        log_entries = log_positive(jnp.where(diagonal, entries, 1.0))
         z = jnp.where(diagonal, log_entries, entries)
         return z, outside_is_impossible(inside, -log_entries.sum(axis=-1))
 
@@ -190,9 +190,7 @@ def _of_matrix(
     """
 
     def volume(x):
-        log_diagonal = jnp.log(
-            jnp.maximum(jnp.diagonal(x, axis1=-2, axis2=-1), tiny(x))
-        )
+        log_diagonal = log_positive(jnp.diagonal(x, axis1=-2, axis2=-1))
         return log_volume(x.shape[-1], log_diagonal)
 
     def init(key, x, condition=None):

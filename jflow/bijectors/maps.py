@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from jflow.bijector import Bijector, sum_event
 from jflow.bijectors.bounds import bounded
+from jflow.bijectors.support import log_positive
 from jflow.scalars.scales import ATAN_LIMIT
 from jflow.scalars.sinh_arcsinh import (
     SKEW_LIMIT,
@@ -225,8 +226,8 @@ def _arctanh(x):
 def _positive(x):
     """Whether x >= 0, x where it is and 1 elsewhere, and the logarithm of that."""
     inside = x >= 0.0
-    safe = jnp.maximum(jnp.where(inside, x, 1.0), jnp.finfo(x.dtype).tiny)
-    return inside, safe, jnp.log(safe)
+    safe = jnp.where(inside, x, 1.0)
+    return inside, safe, log_positive(safe)
 
 
 def _within(inside, log_derivative):

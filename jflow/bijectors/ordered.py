@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jflow.bijector import Bijector, sum_event
-from jflow.bijectors.support import outside_is_impossible, replace_outside
+from jflow.bijectors.support import log_positive, outside_is_impossible, replace_outside
 
 
 def ordered() -> Bijector:
@@ -37,7 +37,7 @@ def ordered() -> Bijector:
         here = jax.lax.stop_gradient(before)
         least = jnp.nextafter(here, jnp.full_like(here, jnp.inf)) - here
         least = jnp.maximum(least, jnp.finfo(x.dtype).tiny)
-        log_step = jnp.log(jnp.maximum(x[..., 1:] - before, least))
+        log_step = log_positive(jnp.maximum(x[..., 1:] - before, least))
         z = jnp.concatenate([x[..., :1], log_step], axis=-1)
         return z, outside_is_impossible(inside, -log_step.sum(axis=-1))
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from jflow.bijector import Bijector, sum_event
 from jflow.bijectors.support import (
+    log_positive,
     outside_is_impossible,
     replace_outside,
-    tiny,
     tolerance,
 )
 
@@ -29,8 +29,8 @@ def simplex() -> Bijector:
     behind it are with respect to these coordinates, like SciPy's Dirichlet's.
 
     Where an entry is negative, or the sum differs from 1 by more than the square root
-    of the dtype's precision, the log-det is `-inf`; entries that are 0, as rounding may
-    leave them, count as tiny.
+    of the dtype's precision, the log-det is `-inf`; an entry of 0, which rounding may
+    leave, counts as the least positive number.
 
     Raises:
         ValueError: at trace time, fewer than two entries.
@@ -51,11 +51,10 @@ def simplex() -> Bijector:
         total = x.sum(axis=-1)
         inside = (x >= 0).all(axis=-1) & (jnp.abs(total - 1) <= tolerance(x))
         x = replace_outside(inside, x, jnp.full_like(x, 1.0 / size))
-        x = jnp.maximum(x, tiny(x))
         # Sums of positive numbers from the end: 1 - x_1 - ... would cancel.
         rest = jnp.cumsum(x[..., ::-1], axis=-1)[..., -2::-1]
-        log_x = jnp.log(x)
-        z = log_x[..., :-1] - jnp.log(rest) + _offset(size, x)
+        log_x = log_positive(x)
+        z = log_x[..., :-1] - log_positive(rest) + _offset(size, x)
         return z, outside_is_impossible(inside, -log_x.sum(axis=-1))
 
     def inverse(params, z, condition=None, key=None):

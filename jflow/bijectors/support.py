@@ -1,5 +1,6 @@
-"""Points that obey a constraint up to rounding, and what becomes of the others."""
+"""Points on and outside of the edge of a support, kept finite with their gradients."""
 
+import jax
 import jax.numpy as jnp
 
 from jflow.bijector import Array
@@ -14,10 +15,15 @@ def tolerance(x: Array) -> float:
     return max(float(jnp.finfo(x.dtype).eps) ** 0.5, 1e-6)
 
 
-def tiny(x: Array) -> float:
-    """What stands for 0 where 0 is just outside: sums of reciprocals still hold."""
+def log_positive(x: Array) -> Array:
+    """`log(x)` for x >= 0, where 0 counts as the least positive number.
+
+    Below 1e-31 (in float32) the gradient is 0: times what follows it would overflow.
+    """
     info = jnp.finfo(x.dtype)
-    return float(info.tiny) / float(info.eps)
+    exact = jnp.log(jnp.maximum(x, info.tiny))
+    steep = jnp.log(jnp.maximum(x, float(info.tiny) / float(info.eps)))
+    return steep + jax.lax.stop_gradient(exact - steep)
 
 
 def replace_outside(inside: Array, x: Array, instead: Array) -> Array:
