@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import integrate, optimize, special, stats
+from scipy import integrate, special, stats
 
 import jflow
 from jflow import scalars
@@ -63,7 +63,8 @@ def _sweep():
 
 @pytest.mark.parametrize("name", MAPS)
 def test_far_out_all_is_finite_and_outside_has_no_density(name):
-    for (y, log_det, grad), (low, high) in zip(_sweep()[name], MAPS[name][2:]):
+    ends = MAPS[name][2:]
+    for (y, log_det, grad), (low, high) in zip(_sweep()[name], ends, strict=True):
         outside = (FAR < low) | (FAR > high)
         assert np.isfinite(y).all() and np.isfinite(grad).all()
         np.testing.assert_array_equal(np.isneginf(log_det), outside)
@@ -115,10 +116,9 @@ def test_sinh_arcsinh_is_jones_and_peweys_distribution():
     x = quantile(edges)
     density = np.exp(f.log_prob(params, jnp.float32(x)[:, None]))
     mass = integrate.cumulative_trapezoid(density, x, initial=0)
-    np.testing.assert_allclose(
-        mass, stats.norm.cdf(edges) - stats.norm.cdf(-3), atol=1e-3
-    )
-    assert optimize.brentq(lambda q: np.sinh(tail * np.arcsinh(q) - skew), 0, 50) > 1
+    expected = stats.norm.cdf(edges) - stats.norm.cdf(-3)
+    np.testing.assert_allclose(mass, expected, atol=1e-3)
+    assert quantile(0.0) > 1 and quantile(2.0) > -2 * quantile(-2.0)  # to the right
 
 
 def test_the_learned_sinh_arcsinh_holds_for_wild_parameters():
@@ -140,8 +140,9 @@ def test_the_learned_sinh_arcsinh_holds_for_wild_parameters():
         ]
         return y, there, *scalar.inverse(raw, y), grads
 
-    out = y, there, again, back, _ = sweep(raw, x)
+    out = sweep(raw, x)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(out))
+    y, there, again = out[:3]
     assert (np.diff(y, axis=1) >= 0).all()
     error = np.abs(again - x) * np.minimum(np.exp(there), 1.0)
     assert (error <= 1e-5 * (1 + np.abs(x) + np.abs(y))).all()
