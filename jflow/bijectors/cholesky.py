@@ -10,6 +10,9 @@ correlations.
 Matrices that are not what they should be, up to the square root of the dtype's
 precision relative to their entries, get the log-det `-inf` and finite gradients. Axes
 before the last two hold further matrices.
+
+In float32 a matrix whose condition number passes 1e7 cannot be told from a singular one
+and counts as outside; its factor has no such limit.
 """
 
 import math
@@ -219,6 +222,7 @@ def _of_matrix(
         x = matmul(lower, jnp.swapaxes(lower, -1, -2))
         return x, log_det + sum_event(volume(lower))
 
+    forward.__qualname__ = inverse.__qualname__ = owner
     return Bijector(init, forward, inverse)
 
 
