@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jflow.bijector import Bijector, sum_event
+from jflow.bijectors.support import log_positive
 
 
 def bounded(lower: Any = None, upper: Any = None) -> Bijector:
@@ -24,7 +25,8 @@ def bounded(lower: Any = None, upper: Any = None) -> Bijector:
             to it); None or infinite where there is no bound.
 
     Raises:
-        ValueError: a lower bound that is not below its upper bound.
+        ValueError: a lower bound that is not below its upper bound; at trace time,
+            bounds that do not broadcast to the event.
 
     Example:
         >>> b = bounded(0.0, [1.0, np.inf])
@@ -51,23 +53,36 @@ def bounded(lower: Any = None, upper: Any = None) -> Bijector:
             x.dtype
         )
 
+    def numbers(x):
+        try:
+            np.broadcast_to(low, x.shape[1:])
+        except ValueError:
+            raise ValueError(
+                f"bounded: bounds of shape {low.shape} do not broadcast to events "
+                f"{x.shape[1:]}; give one number, or one for each place."
+            ) from None
+        return [jnp.asarray(v, x.dtype) for v in (low, high, high - low)]
+
     def forward(params, x, condition=None, key=None):
-        a, b, span = (jnp.asarray(v, x.dtype) for v in (low, high, high - low))
+        a, b, span = numbers(x)
+        # How far the nearest points inside are from the bounds.
         tiny = jnp.finfo(x.dtype).tiny
+        first = jnp.maximum(jnp.nextafter(a, b) - a, tiny)
+        last = jnp.maximum(b - jnp.nextafter(b, a), tiny)
         inside = ((x >= a) | ~has_low) & ((x <= b) | ~has_high)
         # Distances to the bounds, safe where a point has none or lies outside.
-        from_low = jnp.maximum(jnp.where(has_low & inside, x - a, span / 2), tiny)
-        to_high = jnp.maximum(jnp.where(has_high & inside, b - x, span / 2), tiny)
+        from_low = jnp.maximum(jnp.where(has_low & inside, x - a, span / 2), first)
+        to_high = jnp.maximum(jnp.where(has_high & inside, b - x, span / 2), last)
         z = cases(
             x,
-            jnp.log(from_low) - jnp.log(to_high),
+            log_positive(from_low) - log_positive(to_high),
             _log_expm1(from_low),
             -_log_expm1(to_high),
             x,
         )
         log_derivative = cases(
             x,
-            jnp.log(span) - jnp.log(from_low) - jnp.log(to_high),
+            jnp.log(span) - log_positive(from_low) - log_positive(to_high),
             from_low - _log_expm1(from_low),
             to_high - _log_expm1(to_high),
             jnp.zeros_like(x),
@@ -76,7 +91,7 @@ def bounded(lower: Any = None, upper: Any = None) -> Bijector:
         return z, sum_event(log_derivative)
 
     def inverse(params, z, condition=None, key=None):
-        a, b, span = (jnp.asarray(v, z.dtype) for v in (low, high, high - low))
+        a, b, span = numbers(z)
         share, rest = jax.nn.sigmoid(z), jax.nn.sigmoid(-z)
         between = jnp.where(z < 0, a + span * share, b - span * rest)
         x = cases(
@@ -96,6 +111,7 @@ def bounded(lower: Any = None, upper: Any = None) -> Bijector:
         return x, sum_event(log_derivative)
 
     def init(key, x, condition=None):
+        numbers(x)
         return ()
 
     return Bijector(init, forward, inverse)
@@ -103,4 +119,4 @@ def bounded(lower: Any = None, upper: Any = None) -> Bijector:
 
 def _log_expm1(x):
     """`log(exp(x) - 1)` for x > 0, the inverse of softplus."""
-    return x + jnp.log(-jnp.expm1(-x))
+    return x + log_positive(-jnp.expm1(-x))

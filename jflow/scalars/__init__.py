@@ -8,6 +8,7 @@ from jflow.scalars.rational_quadratic import rational_quadratic_spline
 from jflow.scalars.scalar import Scalar
 from jflow.scalars.scales import SCALE_MAPS
 from jflow.scalars.sigmoidal import deep_sigmoidal
+from jflow.scalars.sinh_arcsinh import sinh_arcsinh
 
 __all__ = [
     "SCALE_MAPS",
@@ -20,6 +21,7 @@ __all__ = [
     "multiplicative",
     "rational_quadratic_spline",
     "shift",
+    "sinh_arcsinh",
     "sum_of_squares",
     "unconstrained_monotone",
 ]

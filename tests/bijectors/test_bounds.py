@@ -38,6 +38,28 @@ def test_a_point_on_a_bound_is_inside():
     assert np.isfinite(z).all() and np.isfinite(log_det).all()
 
 
+def test_a_density_on_a_bound_is_its_neighbours_and_has_a_gradient():
+    f = jflow.flow(jflow.bounded(0.0, [2.0, np.inf]), jflow.normal((2,)))
+    params = f.init(jax.random.key(0), jnp.ones((2, 2)))
+
+    @jax.jit
+    def both(x):
+        return jax.value_and_grad(lambda x: f.log_prob(params, x).sum())(x)
+
+    least, below = np.finfo(np.float32).tiny, np.nextafter(np.float32(2), 0)
+    for on, next_to in (([0.0, 1.0], [least, 1.0]), ([2.0, 0.0], [below, least])):
+        (log_p, grad), (expected, _) = (both(jnp.array([x])) for x in (on, next_to))
+        np.testing.assert_allclose(log_p, expected, rtol=1e-6)
+        assert np.isfinite(log_p) and np.isfinite(grad).all()
+
+
+def test_bounds_must_fit_the_event():
+    b = jflow.bounded([0.0, 1.0], 2.0)
+    for event in ((1,), (3,)):
+        with pytest.raises(ValueError, match="do not broadcast"):
+            b.init(jax.random.key(0), jnp.ones((4, *event)))
+
+
 def test_densities_of_bounded_data_integrate_to_one():
     f = jflow.flow(jflow.bounded(-1.0, 3.0), jflow.normal((1,)))
     x = jnp.linspace(-1.5, 3.5, 100_001)[:, None]
