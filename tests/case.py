@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jflow.train import label_params
 
@@ -48,41 +49,56 @@ def pixels(key, shape):
     return jax.random.randint(key, shape, 0, 8).astype(jnp.float32)
 
 
-def draw(case: Case, key, batch: int = BATCH, dtype=jnp.float32):
-    """A batch and its condition."""
-    x_key, c_key = jax.random.split(key)
-    data = case.data or (lambda key, shape: 0.5 + 1.5 * jax.random.normal(key, shape))
-    x = data(x_key, (batch, *case.shape)).astype(dtype)
+def draw(case: Case, seed: int, batch: int = BATCH, dtype=np.float32):
+    """A batch and its condition, in NumPy: drawing compiles nothing."""
+    rng = np.random.default_rng(seed)
+    if case.data is None:
+        x = 0.5 + 1.5 * rng.normal(size=(batch, *case.shape))
+    else:
+        with jax.enable_x64(True):
+            x = np.asarray(case.data(jax.random.key(seed), (batch, *case.shape)))
     if case.condition is None:
-        return x, None
-    return x, jax.random.normal(c_key, (batch, *case.condition), dtype)
+        return x.astype(dtype), None
+    return x.astype(dtype), rng.normal(size=(batch, *case.condition)).astype(dtype)
 
 
 def scramble(params, key, scale: float):
     """Learned leaves moved away from their initial values: zeros hide bugs."""
-    leaves, treedef = jax.tree.flatten(params)
-    labels = jax.tree.leaves(label_params(params))
-    keys = jax.random.split(key, max(len(leaves), 1))
-    moved = [
-        a + scale * jax.random.normal(k, a.shape, a.dtype) if label == "learned" else a
-        for a, label, k in zip(leaves, labels, keys, strict=False)
-    ]
-    return jax.tree.unflatten(treedef, moved)
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+
+    def move(leaf, label):
+        leaf = np.asarray(leaf)
+        noise = rng.normal(size=leaf.shape).astype(leaf.dtype)
+        return leaf + leaf.dtype.type(scale) * noise if label == "learned" else leaf
+
+    return jax.tree.map(move, params, label_params(params))
 
 
 @functools.cache
-def prepare(case: Case, dtype=jnp.float32, batch: int = BATCH):
-    """The bijector, scrambled params, a batch and its condition."""
+def start(case: Case):
+    """The bijector, and its initial params in float64.
+
+    The batch is larger than those tested, so that fitted layers are well conditioned.
+    """
     b = case.build()
-    x, condition = draw(case, jax.random.key(0), batch, dtype)
-    # a larger batch than the one tested, so that fitted layers are well conditioned
-    many, many_condition = draw(case, jax.random.key(1), 64, dtype)
-    params = jax.jit(b.init)(jax.random.key(2), many, many_condition)
+    with jax.enable_x64(True):
+        x, condition = draw(case, 1, 64, np.float64)
+        params = jax.jit(b.init)(jax.random.key(2), x, condition)
+    return b, jax.tree.map(np.asarray, params)
+
+
+@functools.cache
+def prepare(case: Case, dtype=np.float32):
+    """The bijector, scrambled params, a batch and its condition."""
+    b, params = start(case)
+    key = jax.random.key(3)
     if case.covers == "frozen":
-        return (
-            b,
-            {"fixed": scramble(params["fixed"], jax.random.key(3), case.scramble)},
-            x,
-            condition,
-        )
-    return b, scramble(params, jax.random.key(3), case.scramble), x, condition
+        params = {"fixed": scramble(params["fixed"], key, case.scramble)}
+    else:
+        params = scramble(params, key, case.scramble)
+    # Both precisions have the same numbers, up to rounding.
+    return (
+        b,
+        jax.tree.map(lambda a: a.astype(dtype), params),
+        *draw(case, 0, dtype=dtype),
+    )

@@ -1,10 +1,12 @@
 """Every bijector against autodiff, in float32 and float64, with scrambled params."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from case import BATCH, draw, prepare
+from case import BATCH, draw, prepare, start
 from contract import CASES
 
 from jflow import bijectors, combinators, scalars
@@ -46,127 +48,152 @@ def _jacobian_log_det(apply, params, x, condition, key, chart):
     return jnp.linalg.slogdet(jacobian)[1]
 
 
-def _passes(case, b, params, x, condition):
-    key = NOISE if case.integers else None
+def _passes(case, b, key, params, x, condition):
     z, log_det = b.forward(params, x, condition, key)
-    again, back = b.inverse(params, z, condition)
+    return z, log_det, *b.inverse(params, z, condition)
+
+
+@functools.cache
+def _single(case):
+    """Both passes in float32, compiled once, and what they give."""
+    b, *arguments = prepare(case)
+    apply = jax.jit(functools.partial(_passes, case, b, _noise(case)))
+    return apply, jax.tree.map(np.asarray, apply(*arguments))
+
+
+@functools.cache
+def _double(case):
+    """Both passes in float64, and the log-dets of their autodiff Jacobians."""
+    b, *arguments = prepare(case, np.float64)
+    key = _noise(case)
     to, back_to = case.chart or (_same, _same)
-    jacobians = (
-        _jacobian_log_det(b.forward, params, x, condition, key, (to, back_to, _same)),
-        _jacobian_log_det(b.inverse, params, z, condition, None, (_same, _same, to)),
-    )
-    return z, log_det, again, back, jacobians
+
+    def passes(params, x, condition):
+        out = _passes(case, b, key, params, x, condition)
+        if case.integers:  # flooring has no derivative
+            return out
+        there, back = (to, back_to, _same), (_same, _same, to)
+        return (
+            *out,
+            _jacobian_log_det(b.forward, params, x, condition, key, there),
+            _jacobian_log_det(b.inverse, params, out[0], condition, None, back),
+        )
+
+    with jax.enable_x64(True):
+        return jax.tree.map(np.asarray, jax.jit(passes)(*arguments))
 
 
-def _check_passes(case, dtype, round_trip, log_det_bound):
-    b, params, x, condition = prepare(case, dtype)
-    out = jax.jit(lambda p, x, c: _passes(case, b, p, x, c))(params, x, condition)
-    z, log_det, again, back, (there_jacobian, back_jacobian) = out
+def _noise(case):
+    return NOISE if case.integers else None
+
+
+def _check_passes(case, dtype, passes, bound):
+    z, log_det, again, back = passes
+    x = prepare(case, dtype)[2]
     assert log_det.shape == back.shape == (BATCH,)
-    assert log_det.dtype == back.dtype == dtype and z.dtype == dtype
+    assert log_det.dtype == back.dtype == z.dtype == again.dtype == dtype
     assert z[0].size == x[0].size or case.chart
     scale = 1 + np.abs(x).max()
-    np.testing.assert_allclose(again, x, atol=round_trip * scale, rtol=0)
-    bound = {"atol": log_det_bound, "rtol": log_det_bound}
-    np.testing.assert_allclose(log_det + back, 0 * back, **bound)
-    if case.integers:  # flooring has no derivative: its log-det is the scale's
-        np.testing.assert_allclose(log_det, -x[0].size * np.log(8), **bound)
-        return
-    np.testing.assert_allclose(log_det[0], there_jacobian, **bound)
-    np.testing.assert_allclose(back[0], back_jacobian, **bound)
-
-
-@all_cases
-def test_passes_agree_with_autodiff_in_float32(case):
-    _check_passes(case, jnp.float32, case.f32, 10 * case.f32)
+    np.testing.assert_allclose(again, x, atol=bound * scale, rtol=0)
+    bounds = {"atol": 10 * bound, "rtol": 10 * bound}
+    np.testing.assert_allclose(log_det + back, 0 * back, **bounds)
+    if case.integers:  # the log-det is the scale's
+        np.testing.assert_allclose(log_det, -x[0].size * np.log(8), **bounds)
 
 
 @all_cases
 def test_passes_agree_with_autodiff_in_float64(case):
-    with jax.enable_x64(True):
-        _check_passes(case, jnp.float64, 1e-11, 1e-10)
+    *passes, there, back = (
+        _double(case) if not case.integers else (*_double(case), 0, 0)
+    )
+    _check_passes(case, np.float64, passes, 1e-11)
+    if not case.integers:
+        np.testing.assert_allclose(passes[1][0], there, atol=1e-10, rtol=1e-10)
+        np.testing.assert_allclose(passes[3][0], back, atol=1e-10, rtol=1e-10)
+
+
+@all_cases
+def test_passes_agree_with_those_of_float64_in_float32(case):
+    _, passes = _single(case)
+    _check_passes(case, np.float32, passes, case.f32)
+    for i in 1, 3:  # noise differs between precisions, log-dets do not
+        bounds = {"atol": 10 * case.f32, "rtol": 10 * case.f32}
+        np.testing.assert_allclose(passes[i], _double(case)[i], **bounds)
 
 
 @all_cases
 def test_gradients_are_finite_also_far_outside(case):
     b, params, x, condition = prepare(case)
-    key = NOISE if case.integers else None
 
     def total(params, x, condition):
-        z, log_det = b.forward(params, x, condition, key)
+        z, log_det = b.forward(params, x, condition, _noise(case))
         inside = jnp.where(jnp.isfinite(log_det), log_det, 0.0)
         return jnp.tanh(z * 1e-6).sum() + inside.sum()
 
     grad = jax.jit(jax.grad(total, argnums=(0, 1)))
     for far in (1.0, -30.0, 1e3, -1e6):
-        for leaf in jax.tree.leaves(grad(params, far * x, condition)):
+        for leaf in jax.tree.leaves(grad(params, np.float32(far) * x, condition)):
             assert np.isfinite(leaf).all(), far
 
 
 @all_cases
-def test_a_batch_of_one_and_nested_transformations(case):
-    b, params, x, condition = prepare(case)
-    key = NOISE if case.integers else None
+def test_init_is_deterministic_floating_and_takes_a_batch_of_one(case):
+    b = case.build()
+    _, _, x, condition = prepare(case)
     one = jax.tree.map(lambda a: a[:1], (x, condition))
-    alone = jax.jit(b.init)(jax.random.key(2), *one)
-    z, log_det = jax.jit(b.forward)(alone, *one, key)
+
+    @jax.jit
+    def init(key, x, condition):
+        params = b.init(key, x, condition)
+        return params, b.forward(params, x, condition, _noise(case))
+
+    params, (z, log_det) = init(jax.random.key(5), *one)
     assert np.isfinite(z).all() and np.isfinite(log_det).all() and len(z) == 1
+    again, _ = init(jax.random.key(5), *one)
+    for a, same in zip(*map(jax.tree.leaves, (params, again)), strict=True):
+        assert a.dtype == np.float32
+        np.testing.assert_array_equal(a, same)
+    assert {a.dtype for a in jax.tree.leaves(start(case)[1])} <= {np.dtype(np.float64)}
 
-    if case.integers:  # noise depends on the shape it is drawn for
-        return
-    expected = jax.jit(b.forward)(params, x, condition)
-    pairs = jax.tree.map(lambda a: a.reshape(2, -1, *a.shape[1:]), (x, condition))
 
-    def pair(params, data):
+@over([c for c in CASES if not c.integers])  # noise depends on the shape drawn for
+def test_batches_of_one_under_vmap_within_pmap(case):
+    b, params, *data = prepare(case)
+    parts = jax.tree.map(lambda a: a.reshape(2, -1, 1, *a.shape[1:]), tuple(data))
+
+    def forward(params, data):
         return b.forward(params, *data)
 
-    for mapped in (
-        jax.jit(jax.vmap(pair, (None, 0))),
-        jax.pmap(pair, in_axes=(None, 0)),
-    ):
-        got = mapped(params, pairs)
-        for a, e in zip(got, expected, strict=True):
-            np.testing.assert_allclose(a.reshape(e.shape), e, rtol=3e-5, atol=3e-5)
-
-
-@all_cases
-def test_params_are_floating_arrays_and_init_is_deterministic(case):
-    b = case.build()
-    x, condition = draw(case, jax.random.key(0))
-    init = jax.jit(b.init)
-    first, second = (init(jax.random.key(5), x, condition) for _ in range(2))
-    for a, again in zip(*map(jax.tree.leaves, (first, second)), strict=True):
-        assert jnp.issubdtype(a.dtype, jnp.floating)
-        np.testing.assert_array_equal(a, again)
+    mapped = jax.pmap(jax.vmap(forward, (None, 0)), in_axes=(None, 0))
+    got = mapped(params, parts)
+    for a, e in zip(got, _single(case)[1][:2], strict=True):
+        np.testing.assert_allclose(a.reshape(e.shape), e, rtol=3e-5, atol=3e-5)
 
 
 @over([c for c in CASES if c.condition])
 def test_the_condition_reaches_every_active_output(case):
-    b, params, x, condition = prepare(case)
-
-    def outputs(params, x, condition):
-        return b.forward(params, x, condition)[0]
-
-    outputs = jax.jit(outputs)
-    moved = outputs(params, x, condition + 0.5) != outputs(params, x, condition)
+    _, params, x, condition = prepare(case)
+    apply, (z, *_) = _single(case)
+    moved = apply(params, x, condition + np.float32(0.5))[0] != z
     assert moved.any(axis=0).mean() >= case.reached
 
 
 @over([c for c in CASES if c.identity])
 def test_identity_at_initialisation(case):
-    b = case.build()
-    x, condition = draw(case, jax.random.key(0))
-    params = jax.jit(b.init)(jax.random.key(1), x, condition)
-    z, log_det = jax.jit(b.forward)(params, x, condition)
+    _, params = start(case)
+    params = jax.tree.map(lambda a: a.astype(np.float32), params)
+    x, condition = prepare(case)[2:]
+    z, log_det, *_ = _single(case)[0](params, x, condition)
     np.testing.assert_allclose(z, x, atol=1e-6)
     np.testing.assert_allclose(log_det, 0, atol=1e-5)
 
 
 @over([c for c in CASES if c.whitens])
 def test_init_whitens_its_batch(case):
-    b = case.build()
-    x, condition = draw(case, jax.random.key(0), batch=64)
-    z, _ = b.forward(b.init(jax.random.key(1), x, condition), x, condition)
+    b, params = start(case)
+    with jax.enable_x64(True):
+        z, _ = jax.jit(b.forward)(params, *draw(case, 1, 64, np.float64))
+    z = np.asarray(z)
     axes = tuple(range(z.ndim - 1))
     np.testing.assert_allclose(z.mean(axes), 0, atol=1e-5)
     np.testing.assert_allclose(z.std(axes), 1, atol=1e-3)
