@@ -15,17 +15,17 @@ PI = jnp.pi
 class BaseCase(NamedTuple):
     """One base under test, over events of `size` coordinates.
 
-    `box` holds all but 1e-4 of its mass at temperature 1, `points` per axis integrate it;
-    `condition` is one row. `tempered` is false where temperature has no effect, `heavy`
-    where tails leave no variance to compare, `differentiable` where samples have
-    gradients.
+    `box` holds all but 1e-4 of its mass at temperature 1; the midpoints of `points`
+    cells per axis integrate it, within `tolerance`. `condition` is one row. `tempered`
+    is false where temperature has no effect, `differentiable` where no parameter moves
+    the samples or none has gradients.
     """
 
     covers: str
     build: Callable[[], Any]
     size: int = 1
     box: tuple[float, float] = (-12.0, 12.0)
-    points: int = 4001
+    points: int = 4000
     condition: Any = None
     tempered: bool = True
     differentiable: bool = True
@@ -41,8 +41,10 @@ def _mixed():
 ROW = jnp.array([[0.7, -0.4]])
 
 CASES = [
-    BaseCase("normal", lambda: jflow.normal((1,))),
-    BaseCase("logistic", lambda: jflow.logistic((1,)), box=(-30, 30)),
+    BaseCase("normal", lambda: jflow.normal((1,)), differentiable=False),
+    BaseCase(
+        "logistic", lambda: jflow.logistic((1,)), box=(-30, 30), differentiable=False
+    ),
     BaseCase("diagonal_normal", lambda: jflow.diagonal_normal((1,))),
     BaseCase(
         "class_normal", lambda: jflow.class_normal((1,), 3), condition=jnp.array([1])
@@ -52,6 +54,7 @@ CASES = [
         lambda: jflow.uniform(-2.0, 1.0, (1,)),
         box=(-2, 1),
         tempered=False,
+        differentiable=False,
     ),
     BaseCase("student_t", lambda: jflow.student_t((1,), 6.0), box=(-60, 60)),
     BaseCase("generalised_normal", lambda: jflow.generalised_normal((1,))),
@@ -59,7 +62,7 @@ CASES = [
         "mixture_normal",
         lambda: jflow.mixture_normal((2,), 3),
         size=2,
-        points=401,
+        points=400,
     ),
     BaseCase(
         "circular_uniform",
@@ -69,7 +72,7 @@ CASES = [
         differentiable=False,
     ),
     BaseCase("von_mises", lambda: jflow.von_mises((1,)), box=(-PI, PI)),
-    BaseCase("joint", _mixed, size=2, box=(-6.0, 6.0), points=1201),
+    BaseCase("joint", _mixed, size=2, box=(-6.0, 6.0), points=1200),
     BaseCase(
         "conditional_normal",
         lambda: jflow.conditional_normal((1,), jflow.nets.mlp(8)),
@@ -79,7 +82,7 @@ CASES = [
         "resampled",
         lambda: jflow.resampled(jflow.normal((2,)), jflow.nets.mlp(8), 5, 20_000),
         size=2,
-        points=401,
+        points=400,
         differentiable=False,
         tolerance=5e-3,
     ),

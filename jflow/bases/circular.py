@@ -45,8 +45,9 @@ def circular_uniform(shape: tuple[int, ...]) -> Base:
 def von_mises(shape: tuple[int, ...]) -> Base:
     """`log p(z) = sum(k cos(z - mean) - log(2 pi I0(k)))`.
 
-    `k = exp(log_concentration)`. The density has period 2 pi and integrates to 1 over one turn per coordinate; samples lie in
-    -pi .. pi. Mean and concentration are learned per coordinate and start at 0 and 1.
+    `k = exp(log_concentration)`. The density has period 2 pi and integrates to 1 over
+    one turn per coordinate; samples lie in -pi .. pi. Mean and concentration are
+    learned per coordinate and start at 0 and 1.
     At temperature T the concentration is `k / T^2`, the density to the power
     `1 / T^2`: for large k the deviation `1 / sqrt(k)` is scaled by T.
 

@@ -34,7 +34,7 @@ def joint(*bases: Base) -> Base:
     shapes = [base.shape for base in bases]
     if len({shape[:-1] for shape in shapes}) != 1:
         raise ValueError(
-            "joint: takes one base or more, whose events agree but for their last axis; "
+            "joint: one base or more, whose events agree but for the last axis; "
             f"got events {shapes}."
         )
     sizes = [shape[-1] for shape in shapes]

@@ -14,9 +14,9 @@ def mixture_normal(shape: tuple[int, ...], components: int) -> Base:
     """`p(z) = sum_k w_k N(z; mean_k, exp(log_scale_k)^2)`, `w = softmax(logits)`.
 
     `init` clusters its latents by k-means; each component starts at one cluster's
-    share, mean and deviation, the latter mixed with that of the whole batch as if by one
-    more point. A component without points (more components than latents) starts at a
-    random place, so that no two are the same.
+    share, mean and deviation, the latter mixed with that of the whole batch as if by
+    one more point. A component without points (more components than latents) starts at
+    a random place, so that no two are the same.
 
     Temperature scales every component's spread, not the means or the weights. Samples
     have gradients with respect to means and scales, none with respect to the weights.
