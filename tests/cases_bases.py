@@ -38,7 +38,7 @@ def _mixed():
     )
 
 
-ROW = jnp.array([[0.7, -0.4]])
+ROW = ((0.7, -0.4),)
 
 CASES = [
     BaseCase("normal", lambda: jflow.normal((1,)), differentiable=False),
@@ -47,7 +47,7 @@ CASES = [
     ),
     BaseCase("diagonal_normal", lambda: jflow.diagonal_normal((1,))),
     BaseCase(
-        "class_normal", lambda: jflow.class_normal((1,), 3), condition=jnp.array([1])
+        "class_normal", lambda: jflow.class_normal((1,), 3), condition=(1,)
     ),
     BaseCase(
         "uniform",
@@ -98,5 +98,6 @@ def prepared(case: BaseCase, dtype=jnp.float32):
 
 
 def rows(case: BaseCase, n: int):
-    c = case.condition
-    return None if c is None else jnp.broadcast_to(c, (n, *c.shape[1:]))
+    if case.condition is None:
+        return None
+    return jnp.repeat(jnp.asarray(case.condition), n, axis=0)

@@ -60,8 +60,8 @@ def test_densities_integrate_to_one_and_samples_follow_them(case, temperature):
         others = tuple(i for i in range(case.size) if i != axis)
         cdf = np.cumsum(density.sum(others)) / density.sum()
         at = np.interp(np.sort(z[:, axis]), line + step / 2, cdf)
-        # Kolmogorov-Smirnov, 0.1 percent
-        assert np.abs(at - (np.arange(N) + 0.5) / N).max() < 1.95 / np.sqrt(N)
+        # Kolmogorov-Smirnov, at one in ten thousand: all share one key
+        assert np.abs(at - (np.arange(N) + 0.5) / N).max() < 2.23 / np.sqrt(N)
     if case.size == 2:  # what marginals do not see
         corner = (z > np.median(z, 0)).all(1).mean()
         above = (line[:, None] > np.median(z, 0)[0]) & (line > np.median(z, 0)[1])
