@@ -46,9 +46,7 @@ CASES = [
         "logistic", lambda: jflow.logistic((1,)), box=(-30, 30), differentiable=False
     ),
     BaseCase("diagonal_normal", lambda: jflow.diagonal_normal((1,))),
-    BaseCase(
-        "class_normal", lambda: jflow.class_normal((1,), 3), condition=(1,)
-    ),
+    BaseCase("class_normal", lambda: jflow.class_normal((1,), 3), condition=(1,)),
     BaseCase(
         "uniform",
         lambda: jflow.uniform(-2.0, 1.0, (1,)),
