@@ -166,7 +166,7 @@ def test_samples_have_the_gradients_of_their_means(case):
     if case.covers == "mixture_normal":  # the choice of a component has no gradient
         got["logits"] = expected["logits"]
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(a, b, atol=0.02)
+        np.testing.assert_allclose(a, b, atol=0.04)  # four standard errors
 
 
 @pytest.mark.parametrize(
