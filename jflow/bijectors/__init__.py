@@ -1,6 +1,7 @@
 """Structures (who conditions whom) and fixed layers, one file per idea."""
 
 from jflow.bijectors.autoregressive import autoregressive
+from jflow.bijectors.block_autoregressive import block_autoregressive
 from jflow.bijectors.bounds import bounded
 from jflow.bijectors.coupling import coupling
 from jflow.bijectors.elementwise import diagonal_scale, elementwise
@@ -19,6 +20,7 @@ __all__ = [
     "actnorm",
     "autoregressive",
     "batch_norm",
+    "block_autoregressive",
     "bounded",
     "coupling",
     "dct",
