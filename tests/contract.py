@@ -1,6 +1,7 @@
 """The registry: a public bijector or scalar that is not here fails the suite."""
 
 import cases_autoregressive
+import cases_block
 import cases_classic
 import cases_monotone
 import cases_splines
@@ -280,6 +281,7 @@ CASES = [
 ]
 
 CASES += cases_autoregressive.CASES
+CASES += cases_block.CASES
 CASES += cases_splines.CASES
 CASES += cases_classic.CASES
 CASES += cases_monotone.CASES

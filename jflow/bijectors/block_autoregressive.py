@@ -112,7 +112,7 @@ def block_autoregressive(*hidden: int, residual: bool = True) -> Bijector:
 
         def residue(x):
             y, log_slope = elements(params, x, condition)
-            # Divided by its diagonal, the Jacobian is the identity and a nilpotent part.
+            # Over its diagonal the Jacobian is the identity and a nilpotent part.
             return (y - wide) * jnp.exp(-jax.lax.stop_gradient(log_slope))
 
         x = triangular_root(residue, jnp.zeros_like(wide), solve, z.shape[1])
@@ -143,9 +143,10 @@ def _weights(layer) -> tuple[Array, Array]:
     kernel = layer["kernel"]
     each = np.arange(len(kernel))
     log_block = kernel[each, :, each, :]
-    free = kernel * np.tril(np.ones((len(kernel),) * 2, kernel.dtype), -1)[
-        :, None, :, None
-    ]
+    free = (
+        kernel
+        * np.tril(np.ones((len(kernel),) * 2, kernel.dtype), -1)[:, None, :, None]
+    )
     # In units of the largest entry, so that no square over- or underflows.
     tiny = jnp.finfo(kernel.dtype).tiny
     largest = jnp.log(jnp.maximum(jnp.abs(free).max((2, 3)), tiny))
@@ -242,9 +243,7 @@ def _dimension_by_dimension(params, gated, z, condition) -> Array:
         ]
         return known, x
 
-    nothing = [
-        jnp.zeros_like(z, shape=(*z.shape, b.shape[-1])) for b in blocks
-    ]
+    nothing = [jnp.zeros_like(z, shape=(*z.shape, b.shape[-1])) for b in blocks]
     return jax.lax.scan(step, nothing, steps)[1].T
 
 
