@@ -11,14 +11,14 @@ import jflow
 KEY = jax.random.key(0)
 
 
-def check_density_between_bounds(build, points=401):
+def check_density_between_bounds(build, points=401, scale=0.2):
     """With a condition: normalised by quadrature, undone, reached by the condition."""
     lower, upper = np.array([-1.0, 2.0]), np.array([1.0, np.inf])
     f = build(bounds=(lower, upper))
     u = jax.random.uniform(KEY, (64, 2), minval=0.1, maxval=0.9)
     x = u * np.array([2.0, 3.0]) + lower
     c = 10.0 + jax.random.normal(jax.random.key(1), (64, 3))
-    params = scramble(f.init(KEY, x, c), jax.random.key(2), 0.2)
+    params = scramble(f.init(KEY, x, c), jax.random.key(2), scale)
     # x = tanh(u) and x = 2 + exp(u): dense where the bounds are near
     u = np.linspace(-7.0, 7.0, points)
     side = [np.tanh(u), 2.0 + np.exp(u)]

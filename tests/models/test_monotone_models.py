@@ -31,7 +31,9 @@ every = pytest.mark.parametrize(
 
 @every
 def test_densities_with_a_condition_integrate_to_one_between_bounds(name):
-    check_density_between_bounds(MODELS[name], points=201)
+    # Polynomials far from their start have tails that reach into float32's rounding
+    # at the bounds.
+    check_density_between_bounds(MODELS[name], points=201, scale=0.1)
 
 
 @every
