@@ -2,6 +2,7 @@
 
 import cases_autoregressive
 import cases_bounds
+import cases_block
 import cases_classic
 import cases_monotone
 import cases_splines
@@ -281,6 +282,7 @@ CASES = [
 ]
 
 CASES += cases_autoregressive.CASES
+CASES += cases_block.CASES
 CASES += cases_splines.CASES
 CASES += cases_bounds.CASES
 CASES += cases_classic.CASES

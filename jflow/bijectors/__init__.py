@@ -1,6 +1,7 @@
 """Structures (who conditions whom) and fixed layers, one file per idea."""
 
 from jflow.bijectors.autoregressive import autoregressive
+from jflow.bijectors.block_autoregressive import block_autoregressive
 from jflow.bijectors.bounds import bounded
 from jflow.bijectors.cholesky import (
     correlation,
@@ -39,6 +40,7 @@ __all__ = [
     "arctanh",
     "autoregressive",
     "batch_norm",
+    "block_autoregressive",
     "bounded",
     "correlation",
     "correlation_cholesky",

@@ -15,9 +15,9 @@ class Amortised(NamedTuple):
     """Where a layer's raw parameters come from.
 
     Attributes:
-        init: `(key, start, condition) -> params`, for a vector `start`.
-        values: `(params, condition, n) -> raw`, one row for all examples, `(1, size)`,
-            or one for each of `n`, `(n, size)`.
+        init: `(key, start, condition) -> params`, for an array `start`.
+        values: `(params, condition, n) -> raw` of its shape, one row for all examples,
+            `(1, *shape)`, or one for each of `n`, `(n, *shape)`.
     """
 
     init: Callable[..., Params]
@@ -68,6 +68,7 @@ def amortised(owner: str, net: Any) -> Amortised:
                 f"{owner}: the network returned {out.shape}, expected {(n, raw.size)}; "
                 "give it a condition (N, c) and the out_features it is asked for."
             )
-        return raw + jnp.clip(out, -LIMIT, LIMIT)
+        out = jnp.clip(out, -LIMIT, LIMIT)
+        return raw + out.reshape(n, *raw.shape[1:])
 
     return Amortised(init, values)

@@ -120,19 +120,34 @@ def autoregressive(
                 return _jacobi(sweep, start, made.order.depth, tolerance)
             return _sequential(sweep, start, made.order)
 
-        def tangent_solve(linear, rhs):
-            # The derivative is the identity and a nilpotent part.
-            def undo(apply, b):
-                return _neumann(apply, b, made.order.depth)
-
-            return jax.lax.custom_linear_solve(linear, rhs, undo, undo)
-
-        x = jax.lax.custom_root(
-            lambda x: x - sweep(x), jnp.zeros_like(z), solve, tangent_solve
-        )
+        start = jnp.zeros_like(z)
+        x = triangular_root(lambda x: x - sweep(x), start, solve, made.order.depth)
         return x, -forward(params, x, condition)[1]
 
     return Bijector(init, forward, inverse_pass)
+
+
+def triangular_root(
+    residual: Callable, start: Array, solve: Callable, depth: int
+) -> Array:
+    """The root of a residual whose Jacobian there is the identity and a nilpotent part.
+
+    Derivatives, of any order and in both modes, are those of the implicit function.
+
+    Args:
+        residual: of `x`; it may close over what is differentiated.
+        start: handed on to `solve`.
+        solve: `(residual, start) -> x`, not differentiated.
+        depth: the power at which the nilpotent part vanishes.
+    """
+
+    def tangent_solve(linear, rhs):
+        def undo(apply, b):
+            return _neumann(apply, b, depth)
+
+        return jax.lax.custom_linear_solve(linear, rhs, undo, undo)
+
+    return jax.lax.custom_root(residual, start, solve, tangent_solve)
 
 
 def _incremental(scalar, with_learned, made, params, z, condition) -> Array:

@@ -1,8 +1,11 @@
 """A scalar for every coordinate, with parameters of its own."""
 
+from typing import Any
+
 import jax.numpy as jnp
 
 from jflow.bijector import Bijector, sum_event
+from jflow.bijectors.amortised import amortised
 from jflow.scalars.affine import multiplicative
 from jflow.scalars.scalar import Scalar
 
@@ -16,14 +19,22 @@ def learned_raw(scalar: Scalar, shape: tuple[int, ...], dtype) -> jnp.ndarray:
     return jnp.concatenate([free, given], axis=-1)
 
 
-def elementwise(scalar: Scalar) -> Bijector:
+def elementwise(scalar: Scalar, *, net: Any = None) -> Bijector:
     """`z_i = f(x_i; theta_i)`, the parameters of every coordinate learned directly.
 
     The log-det is the sum of the scalars' log-derivatives. Starts as the identity where
     zero raw parameters give it.
 
+    Args:
+        scalar: the law f, `jflow.scalars.affine()` for instance.
+        net: all raw parameters also move with the condition: `out_features -> module`
+            with `init(key, condition)` and `apply(params, condition)`,
+            `jflow.nets.mlp(64)` for instance; the condition is then `(N, c)`, or absent
+            altogether.
+
     Raises:
-        TypeError: `scalar` is not a Scalar.
+        TypeError: `scalar` is not a Scalar, or `net` no function.
+        ValueError: a condition in one of init and a pass only.
 
     Example:
         >>> import jax, jflow
@@ -33,16 +44,19 @@ def elementwise(scalar: Scalar) -> Bijector:
         (3, 2)
     """
     check_scalar("elementwise", scalar)
+    source = amortised("elementwise", net)
 
     def init(key, x, condition=None):
-        return {"raw": learned_raw(scalar, x.shape[1:], x.dtype)}
+        return source.init(key, learned_raw(scalar, x.shape[1:], x.dtype), condition)
 
     def forward(params, x, condition=None, key=None):
-        z, log_derivative = scalar.forward(params["raw"], x)
+        raw = source.values(params, condition, len(x))
+        z, log_derivative = scalar.forward(raw, x)
         return z, sum_event(log_derivative)
 
     def inverse(params, z, condition=None, key=None):
-        x, log_derivative = scalar.inverse(params["raw"], z)
+        raw = source.values(params, condition, len(z))
+        x, log_derivative = scalar.inverse(raw, z)
         return x, sum_event(log_derivative)
 
     return Bijector(init, forward, inverse)

@@ -1,7 +1,6 @@
-"""MAF: masked autoregressive flow, and MADE, of which it is a stack.
+"""MAF: masked autoregressive flow.
 
-Papamakarios, Pavlakou & Murray 2017, https://arxiv.org/abs/1705.07057; Germain et al.
-2015, https://arxiv.org/abs/1502.03509.
+Papamakarios, Pavlakou & Murray 2017, https://arxiv.org/abs/1705.07057.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,11 +8,8 @@ from typing import Any
 
 import jax
 
-from jflow.bijectors import autoregressive, random_permutation, reverse
-from jflow.combinators import chain, repeat
 from jflow.flow import Flow
-from jflow.models.parts import choose, norm_layers, positive, vector_flow, vector_size
-from jflow.nets import made
+from jflow.models.parts import autoregressive_flow
 from jflow.scalars import affine
 
 
@@ -27,6 +23,7 @@ def maf(
     scale: str = "soft_clip",
     norm: str | None = None,
     mixing: str = "reverse",
+    passes: int | None = None,
     inverse: str = "incremental",
     bounds: tuple[Any, Any] | None = None,
     embed: Any = None,
@@ -36,7 +33,7 @@ def maf(
     """Affine autoregressive layers: densities in one pass, samples in D steps.
 
     `z_i = x_i exp(a_i(x_{<i})) + m_i(x_{<i})`, the order reversed from layer to layer
-    (section 3.1). One layer is MADE with Gaussian conditionals.
+    (section 3.1). One layer is `jflow.models.made`.
 
     Args:
         shape: the event, `(D,)`.
@@ -47,7 +44,9 @@ def maf(
         scale: the scale map, see `jflow.scalars.scales`; the paper's is `"exp"`.
         norm: `"batch_norm"` between the layers, as in the paper, `"actnorm"`, or None.
         mixing: `"reverse"` the dimensions between layers, or `"shuffle"` them, each
-            layer in its own way.
+            layer in its own way, or `"linear"`: a learned linear map, Glow's.
+        passes: groups of dimensions that are independent given the groups before, so
+            that samples take so many steps instead of D; 2 makes couplings.
         inverse: how samples are found, see `jflow.autoregressive`.
         bounds: the data's (lower, upper), numbers or one for each dimension, infinite
             where there is none.
@@ -69,16 +68,20 @@ def maf(
         >>> f.log_prob(f.init(jax.random.key(1), x), x).shape
         (64,)
     """
-    vector_size("maf", shape)
-    positive("maf", layers=layers)
-    mix = choose(
-        "maf", "mixing", mixing, {"reverse": reverse, "shuffle": random_permutation}
+    return autoregressive_flow(
+        "maf",
+        shape,
+        affine(scale),
+        layers=layers,
+        hidden=hidden,
+        residual=residual,
+        activation=activation,
+        norm=norm,
+        mixing=mixing,
+        passes=passes,
+        inverse=inverse,
+        bounds=bounds,
+        embed=embed,
+        reversible=reversible,
+        dtype=dtype,
     )
-    net = made(*hidden, residual=residual, activation=activation, dtype=dtype)
-    layer = chain(
-        autoregressive(affine(scale), net, inverse=inverse),
-        *norm_layers("maf", norm),
-        mix(),
-    )
-    stack = repeat(layer, layers, reversible=reversible)
-    return vector_flow(shape, [stack], bounds=bounds, embed=embed)

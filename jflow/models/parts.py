@@ -1,20 +1,34 @@
-"""What the models share: how pixels and labels enter, and choosing by name."""
+"""What the models share: how data and labels enter, stacks, choosing by name."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypedDict
+
+import jax
 
 from jflow.base import Base, check_shape, normal, one_hot
 from jflow.bijector import Bijector
 from jflow.bijectors import (
     actnorm,
+    autoregressive,
     batch_norm,
     bounded,
     dequantize,
+    invertible_linear,
     logit,
+    random_permutation,
     rescale,
+    reverse,
 )
 from jflow.combinators import chain, embed_condition, repeat, standardise_condition
 from jflow.flow import Flow, flow
+from jflow.nets import made
+from jflow.scalars import Scalar
+
+MIXING = {
+    "reverse": reverse,
+    "shuffle": random_permutation,
+    "linear": invertible_linear,
+}
 
 
 def choose(owner: str, argument: str, value: Any, options: dict) -> Any:
@@ -87,12 +101,61 @@ def vector_flow(
     return flow(standardise_condition(bijector), base or normal(shape))
 
 
+class AutoregressiveOptions(TypedDict, total=False):
+    """What `autoregressive_flow` takes besides the shape and the law."""
+
+    layers: int
+    hidden: Sequence[int]
+    residual: bool
+    activation: Callable
+    norm: str | None
+    mixing: str
+    passes: int | None
+    inverse: str
+    bounds: tuple[Any, Any] | None
+    embed: Any
+    reversible: bool
+    dtype: Any
+
+
+def autoregressive_flow(
+    owner: str,
+    shape: Sequence[int],
+    law: Scalar,
+    *,
+    layers: int = 5,
+    hidden: Sequence[int] = (128, 128),
+    residual: bool = False,
+    activation: Callable = jax.nn.relu,
+    norm: str | None = None,
+    mixing: str = "reverse",
+    passes: int | None = None,
+    inverse: str = "incremental",
+    bounds: tuple[Any, Any] | None = None,
+    embed: Any = None,
+    reversible: bool = False,
+    dtype: Any = None,
+) -> Flow:
+    """Autoregressive layers of one law, all under one scan; see `jflow.models.maf`."""
+    vector_size(owner, shape)
+    positive(owner, layers=layers)
+    mix = choose(owner, "mixing", mixing, MIXING)
+    net = made(
+        *hidden, passes=passes, residual=residual, activation=activation, dtype=dtype
+    )
+    layer = chain(
+        autoregressive(law, net, inverse=inverse), *norm_layers(owner, norm), mix()
+    )
+    stack = repeat(layer, layers, reversible=reversible)
+    return vector_flow(shape, [stack], bounds=bounds, embed=embed)
+
+
 def norm_layers(owner: str, norm: str | None) -> list[Bijector]:
     """A list of the one normalisation layer of that name, or of none."""
     make = choose(
         owner, "norm", norm, {"actnorm": actnorm, "batch_norm": batch_norm, None: list}
     )
-    return [made] if isinstance(made := make(), Bijector) else []
+    return [layer] if isinstance(layer := make(), Bijector) else []
 
 
 def with_classes(bijector: Bijector, classes: int | None) -> Bijector:

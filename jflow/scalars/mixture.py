@@ -11,13 +11,15 @@ import numpy as np
 from jflow.bijector import Array
 from jflow.scalars.distributions import LOGISTIC, NORMAL, Distribution
 from jflow.scalars.scalar import Scalar, check_count, promote
-from jflow.scalars.scales import scale_map
+from jflow.scalars.scales import SOFT_CLIP_LIMIT, scale_map
 from jflow.scalars.solve import numerical_inverse
 from jflow.scalars.tails import with_linear_tails
 
 KINDS = {"logistic": LOGISTIC, "normal": NORMAL}
 # In widths of the components: from here on the map is continued along its tangent.
 REACH = 100.0
+# Of a component that starts in a cell between quantiles, in widths of the cell.
+WIDTH = 0.5
 
 
 def mixture_cdf(components: int, kind: str = "logistic") -> Scalar:
@@ -93,6 +95,35 @@ def gaussianization(components: int, kind: str = "normal") -> Scalar:
         return y.astype(x.dtype), log_derivative
 
     return Scalar(3 * components, forward, numerical_inverse(forward, bracket))
+
+
+def mixture_of(x: Array, components: int) -> Array:
+    """Raw parameters of `gaussianization` whose mixture is like each column of `x`.
+
+    The columns are cut at quantiles into cells of equal mass; each component is as wide
+    as its cell and sits at its median.
+
+    Args:
+        x: `(N, ...)`, a batch.
+        components: how many components.
+
+    Returns:
+        `(..., 3 components)`.
+    """
+    at = jnp.arange(2 * components + 1, dtype=x.dtype) / (2 * components)
+    quantiles = jnp.moveaxis(jnp.quantile(x, at, axis=0), 0, -1)
+    edges, centres = quantiles[..., ::2], quantiles[..., 1::2]
+    deviation = x.std(axis=0)[..., None]
+    deviation = jnp.where(deviation > 1e-6, deviation, 1.0)
+    width = jnp.maximum(WIDTH * jnp.diff(edges), deviation / (4 * components))
+    # The width of a batch without any spread is 1.
+    width = jnp.where(edges[..., -1:] > edges[..., :1], width, deviation)
+    log_s = jnp.clip(jnp.log(width), -5.0, 5.0)
+    scales = log_s / (1.0 - jnp.abs(log_s) / SOFT_CLIP_LIMIT)
+    gain = gains(components, x.dtype)
+    return jnp.concatenate(
+        [jnp.zeros_like(centres), centres / gain, scales / gain[::-1]], axis=-1
+    )
 
 
 def gains(size: int, dtype: jnp.dtype) -> Array:

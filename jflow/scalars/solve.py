@@ -10,6 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from jflow.bijector import Array
 from jflow.scalars.scalar import promote
 
 
@@ -36,7 +37,7 @@ def numerical_inverse(forward: Callable, bracket: Callable | None = None) -> Cal
 
         def solve(_, start):
             ends = None if bracket is None else bracket(wide_raw, wide_y)
-            return _search(lambda x: forward(wide_raw, x), wide_y, start, ends)
+            return search(lambda x: forward(wide_raw, x), wide_y, start, ends)
 
         start = jax.lax.stop_gradient(wide_y)
         x = jax.lax.custom_root(residual, start, solve, _divide)
@@ -51,8 +52,20 @@ def _divide(linear, b):
     return b / jnp.maximum(slope, jnp.finfo(slope.dtype).tiny)
 
 
-def _search(evaluate, y, start, ends):
-    """Solve `evaluate(x)[0] = y`, every element on its own, until all have stopped."""
+def search(
+    evaluate: Callable,
+    y: Array,
+    start: Array,
+    ends: tuple[Array, Array] | None = None,
+) -> Array:
+    """Solve `evaluate(x)[0] = y`, every element on its own, until all have stopped.
+
+    Args:
+        evaluate: `x -> (y, log_derivative)`, increasing and onto.
+        y: what is to be reached, float32 or better.
+        start: where Newton's method starts, without `ends`.
+        ends: two points between which the solution is expected.
+    """
     info = jnp.finfo(y.dtype)
     # Typed like what `evaluate` returns: shard_map tells what differs between devices.
     zero = jnp.zeros_like(evaluate(start)[1])
