@@ -55,8 +55,8 @@ DROPOUT = {
 DEFAULTS = dict(layers=5, hidden=[128, 128], batch=256, steps=100_000, lr=1e-3)
 DEFAULTS |= dict(whiten=False)
 OWN = {
-    "bsds300_patches": dict(hidden=[512, 512], batch=512, whiten=True),
-    "bsds300": dict(hidden=[512, 512], batch=512, whiten=True),
+    "bsds300_patches": dict(hidden=[256, 256], batch=512, whiten=True),
+    "bsds300": dict(hidden=[256, 256], batch=512, whiten=True),
     **{
         name: dict(layers=2, hidden=[50, 50], batch=100, steps=20_000)
         for name in REGRESSIONS
@@ -132,7 +132,9 @@ def build(size: int, options: argparse.Namespace) -> Flow:
     """The flow over `(size,)`."""
     sizes = dict(layers=options.layers, hidden=tuple(options.hidden))
     if options.model == "maf":
-        flow = jflow.models.maf((size,), **sizes)
+        # Scales that end: a network's straight continuation to examples far from the
+        # others would else make of one of them the loss.
+        flow = jflow.models.maf((size,), scale="tanh", **sizes)
     else:
         flow = jflow.models.nsf((size,), bins=8, bound=options.bound, **sizes)
     if not options.whiten:
@@ -207,11 +209,9 @@ def clock(limit: float | None, path: Path) -> Any:
         spent = clocks()["cpu_minutes"] - began
         if "validation_loss" in metrics:
             write_json(path, spent)
-            print(
-                f"step {metrics['step']:,}: validation {-metrics['validation_loss']:.4f}"
-                f" after {spent:.2f} CPU minutes",
-                flush=True,
-            )
+            reached = f"validation {-metrics['validation_loss']:.4f}"
+            place = f"step {metrics['step']:,}, {spent:.2f} CPU minutes"
+            print(f"{place}: {reached}", flush=True)
         return spent >= (limit or math.inf)
 
     return stop
