@@ -309,7 +309,7 @@ def regress(data: Regression, options: argparse.Namespace) -> dict[str, Any]:
             average=AVERAGE,
             progress=False,
         )
-        log_prob = flow.log_prob(params, data.y[test], data.x[test])
+        log_prob = np.asarray(flow.log_prob(params, data.y[test], data.x[test]))
         means.append(float(np.mean(log_prob, dtype=np.float64)))
         steps.append(int(history["step"][-1]))
         print(f"split {i + 1}: {means[-1]:.4f} after {steps[-1]:,} steps", flush=True)
