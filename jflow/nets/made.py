@@ -159,42 +159,66 @@ def made(
 
         def unroll(params, solve, z, condition=None):
             units = structure(condition is not None)
-            blocks = [u.blocks(graph) for u in units]
-            steps = {
-                "layers": _arrange(params["layers"], units, blocks, graph),
-                "z": _columns(z, units[-1].dimensions(graph)),
-                "places": units[-1].dimensions(graph),
-                "group": np.arange(len(graph.parents)),
-            }
+            # As many groups to a block as there are blocks: what a block sees of those
+            # before it is one product, what its groups see of one another are small.
+            each = math.isqrt(len(graph.parents) - 1) + 1
+            blocks = [u.blocks(graph, each) for u in units]
+            places = units[-1].dimensions(graph, each)
+            steps = _arrange(params["layers"], units, blocks, graph)
+            steps |= {"z": _columns(z, places), "places": places}
+            steps["block"] = np.arange(len(places))
             bias = condition_bias(params, condition, z)
             if bias is not None:
                 steps["bias"] = _columns(bias, blocks[1])
 
-            def step(carry, now):
-                buffers, x, places = list(carry[0]), *carry[1:]
+            def group(inner, now):
+                inner = list(inner)
+
+                def write(i, values):
+                    start = (0, now["group"] * values.shape[1])
+                    values = cast(i, values)[0]
+                    inner[i] = jax.lax.dynamic_update_slice(inner[i], values, start)
 
                 def dense(i, values):
-                    layer = now["layers"][i]
-                    start = (0, now["group"] * values.shape[1])
-                    values, kernel, b = cast(i, values, layer["kernel"], layer["bias"])
-                    buffers[i] = jax.lax.dynamic_update_slice(buffers[i], values, start)
-                    return buffers[i] @ kernel + b
+                    if i > 0:
+                        write(i, values)
+                    values, kernel = cast(i, inner[i], now["within"][i])
+                    return now["before"][i] + values @ kernel
 
-                raw = trunk(dense, features.apply(x, places), now.get("bias"))
-                raw = raw.reshape(len(x), -1, size)
-                x = solve(raw, now["z"], now["places"]).astype(x.dtype)
+                raw = trunk(dense, None, now.get("bias"))
+                raw = raw.reshape(len(z), -1, size)
+                x = solve(raw, now["z"], now["places"]).astype(z.dtype)
                 x = jnp.where(now["places"] < dimensions, x, 0)
-                return (buffers, x, now["places"]), x
+                write(0, features.apply(x, now["places"]))
+                return inner, x
 
-            buffers = [
+            def block(outer, now):
+                def seen(i):
+                    layer = (now["before"][i], now["offsets"][i])
+                    values, kernel, offset = cast(i, outer[i], *layer)
+                    found = (values @ kernel + offset).reshape(len(z), each, -1)
+                    return jnp.moveaxis(found, 1, 0)
+
+                before = [seen(i) for i in range(len(outer))]
+                here = {k: now[k] for k in now if k not in ("offsets", "block")}
+                here |= {"before": before, "group": np.arange(each)}
+                start = [
+                    jnp.zeros_like(o[:, : o.shape[1] // len(places)]) for o in outer
+                ]
+                inner, x = jax.lax.scan(group, start, here)
+                outer = [
+                    jax.lax.dynamic_update_slice(o, i, (0, now["block"] * i.shape[1]))
+                    for o, i in zip(outer, inner, strict=True)
+                ]
+                return outer, x
+
+            nothing = [
                 jnp.zeros_like(z, shape=(len(z), b.size), dtype=cast(i, z)[0].dtype)
                 for i, b in enumerate(blocks[:-1])
             ]
-            nothing = jnp.full(steps["places"].shape[1], dimensions)
-            start = jnp.zeros_like(z, shape=(len(z), len(nothing)))
-            _, x = jax.lax.scan(step, (buffers, start, nothing), steps)
-            found = np.argsort(steps["places"].reshape(-1), kind="stable")[:dimensions]
-            return jnp.moveaxis(x, 0, 1).reshape(len(z), -1)[:, found]
+            _, x = jax.lax.scan(block, nothing, steps)
+            x = jnp.moveaxis(x.reshape(-1, *x.shape[2:]), 0, 1).reshape(len(z), -1)
+            return x[:, np.argsort(places.reshape(-1), kind="stable")[:dimensions]]
 
         return Made(init, apply, unroll, graph)
 
@@ -238,24 +262,20 @@ class _Units(NamedTuple):
             seen = graph.mask(self.types, following.types)
         return seen.repeat(self.each, 0).repeat(following.each, 1)
 
-    def dimensions(self, graph: Order) -> np.ndarray:
-        """`(groups, k)`: the units of each group, filled up with a number too large."""
-        groups = [np.flatnonzero(self.types == g) for g in range(len(graph.parents))]
-        return _filled(groups, len(self.types))
-
-    def blocks(self, graph: Order) -> np.ndarray:
-        """`(groups, k * each)`: the features that are written at each group's turn.
-
-        A group's inputs are known, and written, one turn later.
+    def dimensions(self, graph: Order, each: int) -> np.ndarray:
+        """`(blocks, each, k)`: the units of each group, `each` groups to a block; where
+        there are fewer, a number too large.
         """
-        table = self.dimensions(graph)
-        if self.kind == "input":
-            table = np.roll(table, 1, axis=0)
-            # The last group's values are seen by nobody.
-            table[0] = len(self.types)
-        features = table[..., None] * self.each + np.arange(self.each)
-        features = np.where(table[..., None] < len(self.types), features, self.size)
-        return features.reshape(len(table), -1)
+        count = -(-len(graph.parents) // each) * each
+        groups = [np.flatnonzero(self.types == g) for g in range(count)]
+        return _filled(groups, len(self.types)).reshape(-1, each, max(map(len, groups)))
+
+    def blocks(self, graph: Order, each: int) -> np.ndarray:
+        """`(blocks, each, k * features)`: what is written at each group's turn."""
+        table = self.dimensions(graph, each)[..., None]
+        features = table * self.each + np.arange(self.each)
+        features = np.where(table < len(self.types), features, self.size)
+        return features.reshape(*table.shape[:2], -1)
 
     @property
     def size(self) -> int:
@@ -277,19 +297,27 @@ def _filled(groups: list[np.ndarray], number: int) -> np.ndarray:
 
 
 def _columns(values: Array, table: np.ndarray) -> Array:
-    """`(N, n)` as `(groups, N, k)` by a table of columns; zero where there is none."""
+    """`(N, n)` as `(*blocks, N, k)` by a table of columns; zero where there is none."""
     padded = jnp.pad(values, ((0, 0), (0, 1)))
-    return jnp.moveaxis(padded[:, table], 1, 0)
+    return jnp.moveaxis(padded[:, table], 0, -2)
 
 
-def _arrange(layers, units, blocks, graph) -> list[dict[str, Array]]:
-    """Kernels as `(groups, inputs as they are written, a group's outputs)`."""
-    arranged = []
+def _arrange(layers, units, blocks, graph) -> dict[str, list[Array]]:
+    """Each layer's kernel from all blocks to a block, from a block to each of its own
+    groups, and its bias for a block.
+    """
+    arranged = {"before": [], "within": [], "offsets": []}
     for i, layer in enumerate(layers):
+        rows, table = blocks[i], blocks[i + 1]
         kernel = layer["kernel"] * units[i].mask(graph, units[i + 1])
-        kernel = jnp.pad(kernel, ((0, 1), (0, 0)))[blocks[i].reshape(-1)]
-        bias = _columns(layer["bias"][None], blocks[i + 1])[:, 0]
-        arranged.append({"kernel": _columns(kernel, blocks[i + 1]), "bias": bias})
+        kernel = jnp.pad(kernel, ((0, 1), (0, 0)))[rows.reshape(-1)]
+        arranged["before"].append(_columns(kernel, table.reshape(len(table), -1)))
+        to_groups = _columns(kernel, table)
+        own = to_groups.reshape(*table.shape[:2], len(rows), -1, table.shape[2])
+        here = np.arange(len(rows))
+        arranged["within"].append(own[here, :, here])
+        bias = jnp.pad(layer["bias"], (0, 1))
+        arranged["offsets"].append(bias[table.reshape(len(table), -1)])
     return arranged
 
 

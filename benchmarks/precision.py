@@ -1,0 +1,222 @@
+"""What float32 does to every bijector: round trips, log-dets, NaN, as parameters grow.
+
+    python benchmarks/precision.py                     # the whole registry of the tests
+    python benchmarks/precision.py --only spline qr    # cases with these in their names
+
+Each case of `tests/contract.py` gets normal noise of standard deviation 0.3, 1, 3 and
+10 on its learned parameters (weights of networks too, whose outputs then are larger
+still). Measured, the largest over a batch: "backward", |forward(inverse(z)) - z| over
+the largest |z|; "round trip", |inverse(forward(x)) - x| over the largest |x|, which a
+map that flattens must lose; "log-det", |forward's + inverse's| over 1 + its size;
+"float64", the distance of forward's log-det from what float64 makes of the same
+numbers, in the same unit; NaN and infinite entries of values, log-dets and gradients.
+
+Rational quadratic splines come first, by themselves: each of 200,000 points of the box
+has raw parameters of its own, points are uniform in the box as data and as latents, and
+distances are relative to the box's width. Saves all rows, with the machine, the
+versions and the commit, as JSON.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from report import RESULTS, commit, machine, table, versions, write_json
+
+import jflow
+from jflow.bijector import Bijector
+
+# The registry is the tests': what is not in it fails the suite, so nothing is missed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from case import Case, draw, scramble
+from contract import CASES
+
+DEVIATIONS = (0.3, 1.0, 3.0, 10.0)
+TARGETS = {"spline backward at 1": 4e-6, "NaN": 0}
+BATCH, POINTS, BOX = 256, 200_000, 3.0
+ERRORS = ("backward", "round trip", "log-det", "float64")
+COUNTS = ("NaN", "infinite")
+
+
+def main(arguments: list[str] | None = None) -> dict[str, Any]:
+    """Measure, print, save; the metrics."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = parse(arguments)
+    rows = list(splines(100 if options.quick else POINTS))
+    chosen = [c for c in CASES if any(part in c.name for part in options.only or [""])]
+    for case in chosen:
+        rows += measure(case)
+        print(f"{case.name}: {rows[-1]['NaN']} NaN", file=sys.stderr, flush=True)
+    metrics = {
+        "command": " ".join(["python benchmarks/precision.py", *arguments]),
+        "machine": machine(),
+        "versions": versions(),
+        "commit": commit(),
+        "targets": TARGETS,
+        "rows": rows,
+    }
+    write_json(Path(options.results), metrics)
+    print(summary(rows))
+    print(f"\ntargets: {TARGETS}\nmetrics: {options.results}")
+    return metrics
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--only", nargs="+", help="parts of the cases' names")
+    add("--results", default=str(RESULTS / "precision.json"))
+    add("--quick", action="store_true", help="few points for the splines, for tests")
+    return parser.parse_args(arguments)
+
+
+# --- the registry ---------------------------------------------------------------------
+
+
+def measure(case: Case) -> list[dict[str, Any]]:
+    """One row for each deviation."""
+    b = case.build()
+    x, condition = draw(case, jax.random.key(0), BATCH)
+    start = jax.jit(b.init)(jax.random.key(2), *draw(case, jax.random.key(1), BATCH))
+    noise = jax.random.key(7) if case.integers else None
+    program = passes(b, noise)
+    rows, inputs = [], []
+    for deviation in DEVIATIONS:
+        params = scramble(start, jax.random.key(3), deviation)
+        if case.covers == "frozen":
+            # What is frozen counts as fixed, and is moved by hand.
+            params = {"fixed": scramble(start["fixed"], jax.random.key(3), deviation)}
+        out = program(params, x, condition)
+        rows.append({"case": case.name, "deviation": deviation} | errors(x, *out))
+        inputs.append((params, np.asarray(out[1], np.float64)))
+    with jax.enable_x64(True):
+        b = case.build()
+        exact = jax.jit(lambda params, x, c: b.forward(params, x, c, noise)[1])
+        for row, (params, log_det) in zip(rows, inputs, strict=True):
+            wide = jax.tree.map(_wide, (params, x, condition))
+            row["float64"] = relative(log_det, np.asarray(exact(*wide)))
+    return rows
+
+
+def passes(b: Bijector, noise: jax.Array | None) -> Any:
+    """The jitted round trip and gradients."""
+
+    def total(params, x, condition):
+        z, log_det = b.forward(params, x, condition, noise)
+        # As in the tests: values may be huge, their derivatives count.
+        finite = jnp.where(jnp.isfinite(log_det), log_det, 0.0)
+        return jnp.tanh(z * 1e-6).sum() + finite.sum()
+
+    @jax.jit
+    def run(params, x, condition):
+        z, log_det = b.forward(params, x, condition, noise)
+        again, back = b.inverse(params, z, condition)
+        forth, _ = b.forward(params, again, condition, noise)
+        slopes = jax.grad(total, argnums=(0, 1))(params, x, condition)
+        return z, log_det, again, back, forth, slopes
+
+    return run
+
+
+def errors(x, z, log_det, again, back, forth, slopes, width=None) -> dict[str, Any]:
+    """The measures of one round trip; `float64` is filled in later."""
+    every = (z, log_det, again, back, forth, slopes)
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(every)]
+    return {
+        "backward": distance(forth, z, width),
+        "round trip": distance(again, x, width),
+        "log-det": relative(np.asarray(log_det), -np.asarray(back)),
+        "float64": None,
+        "NaN": int(sum(np.isnan(leaf).sum() for leaf in leaves)),
+        "infinite": int(sum(np.isinf(leaf).sum() for leaf in leaves)),
+    }
+
+
+def distance(found: Any, exact: Any, width: float | None) -> float:
+    """The largest distance, over `width` or the largest entry's size."""
+    found, exact = (np.asarray(a, np.float64) for a in (found, exact))
+    finite = np.isfinite(found) & np.isfinite(exact)
+    found, exact = found[finite], exact[finite]
+    width = np.abs(exact).max(initial=1e-30) if width is None else width
+    return float(np.abs(found - exact).max(initial=0.0) / width)
+
+
+def relative(value: np.ndarray, exact: np.ndarray) -> float:
+    """The largest error, over 1 + the size; infinities are counted elsewhere."""
+    value, exact = value.astype(np.float64), exact.astype(np.float64)
+    finite = np.isfinite(value) & np.isfinite(exact)
+    value, exact = value[finite], exact[finite]
+    return float((np.abs(value - exact) / (1 + np.abs(exact))).max(initial=0.0))
+
+
+def _wide(a):
+    return jnp.asarray(np.asarray(a, np.float64))
+
+
+# --- splines --------------------------------------------------------------------------
+
+
+def splines(points: int) -> Any:
+    """Rows of the rational quadratic spline, 8 bins, each point its own parameters."""
+    for parametrisation in ("soft_clip", "softmax"):
+        law = jflow.scalars.rational_quadratic_spline(
+            8, BOX, parametrisation=parametrisation
+        )
+
+        def both(raw, x, law=law):
+            z, log_derivative = law.forward(raw, x)
+            again, back = law.inverse(raw, z)
+            forth = law.forward(raw, law.inverse(raw, x)[0])[0]
+            return z, log_derivative, again, back, forth
+
+        def total(raw, x, law=law):
+            return sum(part.sum() for part in law.forward(raw, x))
+
+        run, exact = jax.jit(both), jax.jit(law.forward)
+        slopes = jax.jit(jax.grad(total, (0, 1)))
+        raw_key, x_key = jax.random.split(jax.random.key(0))
+        normal = jax.random.normal(raw_key, (points, law.size))
+        x = jax.random.uniform(x_key, (points,), minval=-BOX, maxval=BOX)
+        x = x.at[0].set(BOX)
+        for deviation in DEVIATIONS:
+            raw = deviation * normal
+            out = run(raw, x)
+            row = {"case": f"RQS, {parametrisation}", "deviation": deviation}
+            row |= errors(x, *out, slopes(raw, x), 2 * BOX)
+            row["backward"] = distance(out[-1], x, 2 * BOX)
+            with jax.enable_x64(True):
+                wide = exact(_wide(raw), _wide(x))[1]
+                row["float64"] = relative(np.asarray(out[1]), np.asarray(wide))
+            yield row
+
+
+# --- the table ------------------------------------------------------------------------
+
+
+def summary(rows: list[dict[str, Any]]) -> str:
+    """A line for each case: errors at the four deviations, counts over all of them."""
+    cases: dict[str, list] = {}
+    for row in rows:
+        cases.setdefault(row["case"], []).append(row)
+    header = ["case", *(f"{name} {d:g}" for name in ERRORS for d in DEVIATIONS)]
+    lines = [
+        (
+            name,
+            *(f"{row[error]:.0e}" for error in ERRORS for row in found),
+            *(sum(row[count] for row in found) for count in COUNTS),
+        )
+        for name, found in cases.items()
+    ]
+    return table((*header, *COUNTS), lines)
+
+
+if __name__ == "__main__":
+    main()
