@@ -1,8 +1,8 @@
 """The registry: a public bijector or scalar that is not here fails the suite."""
 
 import cases_autoregressive
-import cases_bounds
 import cases_block
+import cases_bounds
 import cases_classic
 import cases_monotone
 import cases_splines
