@@ -1,4 +1,4 @@
-"""The other splines, circles, and laws that differ between places, under the contract."""
+"""Other splines, circles, and laws that differ between places, under the contract."""
 
 import math
 
