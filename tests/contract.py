@@ -4,6 +4,7 @@ import cases_autoregressive
 import cases_block
 import cases_bounds
 import cases_classic
+import cases_mixed
 import cases_monotone
 import cases_splines
 import jax
@@ -285,5 +286,6 @@ CASES += cases_autoregressive.CASES
 CASES += cases_block.CASES
 CASES += cases_splines.CASES
 CASES += cases_bounds.CASES
+CASES += cases_mixed.CASES
 CASES += cases_classic.CASES
 CASES += cases_monotone.CASES

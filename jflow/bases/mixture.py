@@ -60,7 +60,9 @@ def mixture_normal(shape: tuple[int, ...], components: int) -> Base:
     def sample(params, key, n, condition=None, temperature=1.0):
         choice_key, key = jax.random.split(key)
         choice = jax.random.categorical(choice_key, params["logits"], shape=(n,))
-        mean, log_scale = params["mean"][choice], params["log_scale"][choice]
+        mean, log_scale = (
+            jnp.take(params[name], choice, axis=0) for name in ("mean", "log_scale")
+        )
         eps = jax.random.normal(key, mean.shape, mean.dtype)
         return mean + temperature * jnp.exp(log_scale) * eps
 

@@ -2,6 +2,7 @@
 
 from jflow.models.bnaf import bnaf
 from jflow.models.bpf import bpf
+from jflow.models.circular_nsf import circular_nsf
 from jflow.models.gaussianization import gaussianization
 from jflow.models.glow import glow
 from jflow.models.iaf import iaf
@@ -19,6 +20,7 @@ from jflow.models.umnn import umnn
 __all__ = [
     "bnaf",
     "bpf",
+    "circular_nsf",
     "gaussianization",
     "glow",
     "iaf",

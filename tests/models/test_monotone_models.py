@@ -61,8 +61,10 @@ def test_a_mixture_made_of_one_dimension_is_that_mixture():
     x = jax.random.normal(KEY, (32, 1))
     params = scramble(f.init(KEY, x), jax.random.key(1), 0.5)
     front, stack = params["bijector"]["bijector"]
-    raw = stack[0]["net"]["layers"][-1]["bias"][0].astype(np.float64)
-    logits, means, scales = np.split(np.asarray(raw), 3)
+    # Nothing comes before the one dimension: the network's output is constant.
+    first, last = jax.tree.map(lambda a: a[0], stack[0]["net"]["layers"])
+    raw = np.maximum(first["bias"], 0.0) @ last["kernel"] + last["bias"]
+    logits, means, scales = np.split(np.asarray(raw, np.float64), 3)
     gain = np.array([2 / 3, 1.0, 4 / 3])
     means, scales = means * gain, scales * gain[::-1]
     width = np.exp(scales / (1 + np.abs(scales) / np.log(1000.0)))
