@@ -31,9 +31,8 @@ every = pytest.mark.parametrize(
 
 @every
 def test_densities_with_a_condition_integrate_to_one_between_bounds(name):
-    # Polynomials far from their start have tails that reach into float32's rounding
-    # at the bounds.
-    check_density_between_bounds(MODELS[name], points=201, scale=0.1)
+    # At 0.2 a tail of UMNN has slope 0.2: float64 ends nearer to the bound 1 than it.
+    check_density_between_bounds(MODELS[name], 0.1 if name == "umnn" else 0.2)
 
 
 @every
