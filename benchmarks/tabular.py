@@ -53,10 +53,12 @@ DROPOUT = {
     "wine-quality-red": (-0.92, 0.06),
 }
 DEFAULTS = dict(layers=5, hidden=[128, 128], batch=256, steps=100_000, lr=1e-3)
-DEFAULTS |= dict(whiten=False)
+DEFAULTS |= dict(whiten=False, bound=5.0)
+# Whitened patches have heavy tails, all of which the splines should move.
+PATCHES = dict(hidden=[256, 256], batch=512, whiten=True, bound=20.0)
 OWN = {
-    "bsds300_patches": dict(hidden=[256, 256], batch=512, whiten=True),
-    "bsds300": dict(hidden=[256, 256], batch=512, whiten=True),
+    "bsds300_patches": PATCHES,
+    "bsds300": PATCHES,
     **{
         name: dict(layers=2, hidden=[50, 50], batch=100, steps=20_000)
         for name in REGRESSIONS
@@ -108,7 +110,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--hidden", type=int, nargs="+", help="of its networks")
     whiten = "start at the full-covariance Gaussian"
     add("--whiten", action=argparse.BooleanOptionalAction, help=whiten)
-    add("--bound", type=float, default=5.0, help="of NSF's splines")
+    add("--bound", type=float, help="of NSF's splines")
     add("--batch", type=int)
     add("--lr", type=float)
     add("--steps", type=int, help="at most")
