@@ -10,6 +10,8 @@ the largest |z|; "round trip", |inverse(forward(x)) - x| over the largest |x|, w
 map that flattens must lose; "log-det", |forward's + inverse's| over 1 + its size;
 "float64", the distance of forward's log-det from what float64 makes of the same
 numbers, in the same unit; NaN and infinite entries of values, log-dets and gradients.
+"beyond" counts the deviations at which float64 has values that float32 cannot hold, as
+chains of random layers do; their NaN are not float32's fault, and left out.
 
 Rational quadratic splines come first, by themselves: each of 200,000 points of the box
 has raw parameters of its own, points are uniform in the box as data and as latents, and
@@ -40,7 +42,8 @@ DEVIATIONS = (0.3, 1.0, 3.0, 10.0)
 TARGETS = {"spline backward at 1": 4e-6, "NaN": 0}
 BATCH, POINTS, BOX = 256, 200_000, 3.0
 ERRORS = ("backward", "round trip", "log-det", "float64")
-COUNTS = ("NaN", "infinite")
+COUNTS = ("NaN", "infinite", "beyond")
+LARGEST = float(np.finfo(np.float32).max)
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
@@ -96,13 +99,14 @@ def measure(case: Case) -> list[dict[str, Any]]:
             params = {"fixed": scramble(start["fixed"], jax.random.key(3), deviation)}
         out = program(params, x, condition)
         rows.append({"case": case.name, "deviation": deviation} | errors(x, *out))
-        inputs.append((params, np.asarray(out[1], np.float64)))
+        inputs.append((params, out[0], np.asarray(out[1])))
     with jax.enable_x64(True):
-        b = case.build()
-        exact = jax.jit(lambda params, x, c: b.forward(params, x, c, noise)[1])
-        for row, (params, log_det) in zip(rows, inputs, strict=True):
-            wide = jax.tree.map(_wide, (params, x, condition))
-            row["float64"] = relative(log_det, np.asarray(exact(*wide)))
+        exact = in_float64(case.build(), noise)
+        for row, (params, z, log_det) in zip(rows, inputs, strict=True):
+            wide = jax.tree.map(_wide, (params, x, condition, z))
+            found, largest = map(np.asarray, exact(*wide))
+            row["float64"] = relative(log_det, found)
+            row["beyond"] = int(not largest <= LARGEST)
     return rows
 
 
@@ -126,6 +130,18 @@ def passes(b: Bijector, noise: jax.Array | None) -> Any:
     return run
 
 
+def in_float64(b: Bijector, noise: jax.Array | None) -> Any:
+    """The jitted log-det, and the largest entry of both passes."""
+
+    @jax.jit
+    def run(params, x, condition, z):
+        exact, log_det = b.forward(params, x, condition, noise)
+        again, _ = b.inverse(params, z, condition)
+        return log_det, jnp.maximum(jnp.abs(exact).max(), jnp.abs(again).max())
+
+    return run
+
+
 def errors(x, z, log_det, again, back, forth, slopes, width=None) -> dict[str, Any]:
     """The measures of one round trip; `float64` is filled in later."""
     every = (z, log_det, again, back, forth, slopes)
@@ -137,6 +153,7 @@ def errors(x, z, log_det, again, back, forth, slopes, width=None) -> dict[str, A
         "float64": None,
         "NaN": int(sum(np.isnan(leaf).sum() for leaf in leaves)),
         "infinite": int(sum(np.isinf(leaf).sum() for leaf in leaves)),
+        "beyond": 0,
     }
 
 
@@ -203,17 +220,22 @@ def splines(points: int) -> Any:
 
 def summary(rows: list[dict[str, Any]]) -> str:
     """A line for each case: errors at the four deviations, counts over all of them."""
+
+    def count(found, name):
+        held = [row for row in found if name == "beyond" or not row["beyond"]]
+        return sum(row[name] for row in held)
+
     cases: dict[str, list] = {}
     for row in rows:
         cases.setdefault(row["case"], []).append(row)
     header = ["case", *(f"{name} {d:g}" for name in ERRORS for d in DEVIATIONS)]
     lines = [
         (
-            name,
+            case,
             *(f"{row[error]:.0e}" for error in ERRORS for row in found),
-            *(sum(row[count] for row in found) for count in COUNTS),
+            *(count(found, name) for name in COUNTS),
         )
-        for name, found in cases.items()
+        for case, found in cases.items()
     ]
     return table((*header, *COUNTS), lines)
 

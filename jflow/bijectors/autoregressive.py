@@ -40,11 +40,11 @@ def autoregressive(
         net: `(dimensions, size) -> Made`, see `jflow.nets.made`.
         inverse: how to undo it. `"incremental"`: each hidden unit is computed once, as
             soon as what it sees is known: one pass's arithmetic in all. `"jacobi"`:
-            sweeps of the whole network over all dimensions at once, until they move by
-            no more than `tolerance`; exact after as many as the longest path of
-            dependence, where it ends at the latest (Song et al. 2021,
-            https://arxiv.org/abs/2002.03629). `"sequential"`: a full pass for each step
-            on that path, the plain reference.
+            sweeps of the whole network over all dimensions at once, until what is left
+            to go, as their moves shrink, is no more than `tolerance`; exact after as
+            many as the longest path of dependence, where it ends at the latest (Song et
+            al. 2021, https://arxiv.org/abs/2002.03629). `"sequential"`: a full pass for
+            each step on that path, the plain reference.
         tolerance: of `"jacobi"`, relative to `1 + |x|`; by default 16 epsilons of the
             data's precision.
 
@@ -117,7 +117,9 @@ def autoregressive(
             if inverse == "incremental":
                 return _incremental(scalar, with_learned, made, params, z, condition)
             if inverse == "jacobi":
-                return _jacobi(sweep, start, made.order.depth, tolerance)
+                # Without a condition the network says of zeros the same to everyone.
+                first = sweep(start[:1] if condition is None else start)
+                return _jacobi(sweep, first, made.order.depth, tolerance)
             return _sequential(sweep, start, made.order)
 
         start = jnp.zeros_like(z)
@@ -178,24 +180,31 @@ def _sequential(sweep, start, order) -> Array:
     return jax.lax.fori_loop(0, order.depth, step, start)
 
 
-def _jacobi(sweep, start, depth, tolerance) -> Array:
+def _jacobi(sweep, first, depth, tolerance) -> Array:
+    """Sweeps from the first one's result on."""
     if tolerance is None:
-        tolerance = 16 * float(jnp.finfo(start.dtype).eps)
+        tolerance = 16 * float(jnp.finfo(first.dtype).eps)
+
+    def finite(found, i):
+        # What overflowed depends on what is not yet right: it starts anew.
+        return jnp.where(jnp.isfinite(found) | (i == depth), found, 0)
 
     def moving(state):
-        i, _, moved = state
-        return (i < depth) & moved
+        i, _, _, error = state
+        return (i < depth) & ~(error <= tolerance)
 
     def step(state):
-        i, x, _ = state
+        i, x, before, _ = state
         found = sweep(x)
-        # What overflowed depends on what is not yet right: it starts anew.
-        new = jnp.where(jnp.isfinite(found) | (i == depth - 1), found, 0)
-        moved = ~(jnp.abs(found - x) <= tolerance * (1 + jnp.abs(x)))
-        return i + 1, new, moved.any()
+        moved = (jnp.abs(found - x) / (1 + jnp.abs(x))).max()
+        # Moves that shrink by the same factor again and again would add up to this.
+        left = moved**2 / jnp.maximum(before - moved, jnp.finfo(x.dtype).tiny)
+        error = jnp.where(moved < before, left, moved)
+        return i + 1, finite(found, i + 1), moved, error
 
-    moved = (start != start).any() | True
-    sweeps, x, _ = jax.lax.while_loop(moving, step, (0, start, moved))
+    none = jnp.zeros_like(first, shape=())
+    state = (1, finite(first, 1), none, none + jnp.inf)
+    sweeps, x, _, _ = jax.lax.while_loop(moving, step, state)
     if (listen := sweep_listener.get()) is not None:
         jax.debug.callback(listen, sweeps)
     return x

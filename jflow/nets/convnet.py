@@ -12,6 +12,10 @@ from jflow.nets.conv import conv2d
 from jflow.nets.layers import ConditionBias, head_dtype
 
 
+# Of the logarithms of scales in a net; products of a few such scales stay finite.
+LOG_LIMIT = 20.0
+
+
 class Conv(nn.Module):
     """A convolution without bias; with `mark_edges`, one more input channel is 1 in the
     padding and 0 inside, so that the net can tell where the image ends."""
@@ -51,7 +55,7 @@ class Whiten(nn.Module):
         mean, deviation = channel_moments(wide, 1e-6)
         bias = self.param("bias", lambda key: -mean)
         log_scale = self.param("log_scale", lambda key: -jnp.log(deviation) / self.gain)
-        return ((wide + bias) * jnp.exp(self.gain * log_scale)).astype(h.dtype)
+        return ((wide + bias) * _scale(self.gain * log_scale)).astype(h.dtype)
 
 
 class GlowNet(nn.Module):
@@ -98,7 +102,11 @@ class ZeroConv(nn.Module):
             h = ConditionBias(self.features, zero=True)(h, condition)
         bias = self.param("bias", zeros, (self.features,), h.dtype)
         log_scale = self.param("log_scale", zeros, (self.features,), h.dtype)
-        return (h + bias) * jnp.exp(3.0 * log_scale)
+        return (h + bias) * _scale(3.0 * log_scale)
+
+
+def _scale(log_scale):
+    return jnp.exp(jnp.clip(log_scale, -LOG_LIMIT, LOG_LIMIT))
 
 
 def glow_net(

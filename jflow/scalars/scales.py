@@ -40,7 +40,7 @@ SCALE_MAPS = {
     "soft_clip": ScaleMap(lambda u: u / (1.0 + jnp.abs(u) / SOFT_CLIP_LIMIT)),
     "exp": ScaleMap(lambda u: jnp.clip(u, -EXP_LIMIT, EXP_LIMIT)),
     "tanh": ScaleMap(lambda u, factor: factor * jnp.tanh(u), (1.0,)),
-    "sigmoid": ScaleMap(lambda u: jax.nn.log_sigmoid(u + 2.0)),
+    "sigmoid": ScaleMap(lambda u: jnp.maximum(jax.nn.log_sigmoid(u + 2.0), -EXP_LIMIT)),
     "softplus": ScaleMap(
         lambda u: jnp.maximum(_log_softplus(u + SOFTPLUS_SHIFT), -EXP_LIMIT)
     ),
