@@ -87,8 +87,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def measure(case: Case) -> list[dict[str, Any]]:
     """One row for each deviation."""
     b = case.build()
-    x, condition = draw(case, jax.random.key(0), BATCH)
-    start = jax.jit(b.init)(jax.random.key(2), *draw(case, jax.random.key(1), BATCH))
+    x, condition = draw(case, 0, BATCH)
+    start = jax.jit(b.init)(jax.random.key(2), *draw(case, 1, BATCH))
     noise = jax.random.key(7) if case.integers else None
     program = passes(b, noise)
     rows, inputs = [], []
