@@ -50,6 +50,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     """Measure, print, save; the metrics."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parse(arguments)
+    # Asked now: the code that runs is the code that was there at the start.
+    code = commit()
     rows = list(splines(100 if options.quick else POINTS))
     chosen = [c for c in CASES if any(part in c.name for part in options.only or [""])]
     for case in chosen:
@@ -59,7 +61,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         "command": " ".join(["python benchmarks/precision.py", *arguments]),
         "machine": machine(),
         "versions": versions(),
-        "commit": commit(),
+        "commit": code,
         "targets": TARGETS,
         "rows": rows,
     }

@@ -11,7 +11,6 @@ from jflow.bijector import Array, channel_moments
 from jflow.nets.conv import conv2d
 from jflow.nets.layers import ConditionBias, head_dtype
 
-
 # Of the logarithms of scales in a net; products of a few such scales stay finite.
 LOG_LIMIT = 20.0
 

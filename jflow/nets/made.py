@@ -6,6 +6,7 @@ al. 2019, appendix B.1, https://arxiv.org/abs/1906.04032.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -157,6 +158,50 @@ def made(
             out = trunk(dense, features.apply(x, np.arange(dimensions)), bias)
             return out.reshape(*x.shape, size)
 
+        def one_group(solve, inner, now):
+            """What is known within a block, and a group more."""
+            inner = list(inner)
+
+            def write(i, values):
+                start = (0, now["group"] * values.shape[1])
+                values = cast(i, values)[0]
+                inner[i] = jax.lax.dynamic_update_slice(inner[i], values, start)
+
+            def dense(i, values):
+                if i > 0:
+                    write(i, values)
+                values, kernel = cast(i, inner[i], now["within"][i])
+                return now["before"][i] + values @ kernel
+
+            raw = trunk(dense, None, now.get("bias"))
+            z, places = now["z"], now["places"]
+            x = solve(raw.reshape(*z.shape, size), z, places).astype(z.dtype)
+            x = jnp.where(places < dimensions, x, 0)
+            write(0, features.apply(x, places))
+            return inner, x
+
+        def one_block(solve, outer, now):
+            """What is known, and a block more."""
+            each = len(now["places"])
+
+            def seen(i):
+                layer = (now["before"][i], now["offsets"][i])
+                values, kernel, offset = cast(i, outer[i], *layer)
+                found = (values @ kernel + offset).reshape(len(values), each, -1)
+                return jnp.moveaxis(found, 1, 0)
+
+            here = {k: now[k] for k in now if k not in ("offsets", "block")}
+            here["before"] = [seen(i) for i in range(len(outer))]
+            here["group"] = np.arange(each)
+            pairs = zip(outer, now["within"], strict=True)
+            nothing = [jnp.zeros_like(o[:, : w.shape[1]]) for o, w in pairs]
+            inner, x = jax.lax.scan(partial(one_group, solve), nothing, here)
+            outer = [
+                jax.lax.dynamic_update_slice(o, i, (0, now["block"] * i.shape[1]))
+                for o, i in zip(outer, inner, strict=True)
+            ]
+            return outer, x
+
         def unroll(params, solve, z, condition=None):
             units = structure(condition is not None)
             # As many groups to a block as there are blocks: what a block sees of those
@@ -170,53 +215,11 @@ def made(
             bias = condition_bias(params, condition, z)
             if bias is not None:
                 steps["bias"] = _columns(bias, blocks[1])
-
-            def group(inner, now):
-                inner = list(inner)
-
-                def write(i, values):
-                    start = (0, now["group"] * values.shape[1])
-                    values = cast(i, values)[0]
-                    inner[i] = jax.lax.dynamic_update_slice(inner[i], values, start)
-
-                def dense(i, values):
-                    if i > 0:
-                        write(i, values)
-                    values, kernel = cast(i, inner[i], now["within"][i])
-                    return now["before"][i] + values @ kernel
-
-                raw = trunk(dense, None, now.get("bias"))
-                raw = raw.reshape(len(z), -1, size)
-                x = solve(raw, now["z"], now["places"]).astype(z.dtype)
-                x = jnp.where(now["places"] < dimensions, x, 0)
-                write(0, features.apply(x, now["places"]))
-                return inner, x
-
-            def block(outer, now):
-                def seen(i):
-                    layer = (now["before"][i], now["offsets"][i])
-                    values, kernel, offset = cast(i, outer[i], *layer)
-                    found = (values @ kernel + offset).reshape(len(z), each, -1)
-                    return jnp.moveaxis(found, 1, 0)
-
-                before = [seen(i) for i in range(len(outer))]
-                here = {k: now[k] for k in now if k not in ("offsets", "block")}
-                here |= {"before": before, "group": np.arange(each)}
-                start = [
-                    jnp.zeros_like(o[:, : o.shape[1] // len(places)]) for o in outer
-                ]
-                inner, x = jax.lax.scan(group, start, here)
-                outer = [
-                    jax.lax.dynamic_update_slice(o, i, (0, now["block"] * i.shape[1]))
-                    for o, i in zip(outer, inner, strict=True)
-                ]
-                return outer, x
-
             nothing = [
                 jnp.zeros_like(z, shape=(len(z), b.size), dtype=cast(i, z)[0].dtype)
                 for i, b in enumerate(blocks[:-1])
             ]
-            _, x = jax.lax.scan(block, nothing, steps)
+            _, x = jax.lax.scan(partial(one_block, solve), nothing, steps)
             x = jnp.moveaxis(x.reshape(-1, *x.shape[2:]), 0, 1).reshape(len(z), -1)
             return x[:, np.argsort(places.reshape(-1), kind="stable")[:dimensions]]
 
