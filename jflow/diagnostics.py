@@ -1,4 +1,7 @@
-"""Checks on a trained flow, and the search for what went wrong in one that is not."""
+"""Checks on a trained flow, and the search for what went wrong in one that is not.
+
+Whether a conditional flow is a calibrated posterior is asked in `jflow.calibration`.
+"""
 
 import contextlib
 import math

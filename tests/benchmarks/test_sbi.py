@@ -9,11 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.integrate
+import scipy.stats
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import sbi
 import simulators
+
+import jflow
 
 KEY = jax.random.key(0)
 
@@ -60,6 +63,25 @@ def test_the_classifier_tells_what_can_be_told():
     # The best accuracy for unit normals two deviations apart is Phi(1) = 0.841.
     assert abs(sbi.c2st(a, b + 2) - 0.841) < 0.05
     assert sbi.c2st(a, np.full_like(b, np.nan)) == 1.0
+
+
+def test_samples_outside_the_support_are_drawn_anew():
+    flow = jflow.flow(jflow.identity(), jflow.normal((1,)))
+    params = flow.init(KEY, jnp.zeros((2, 1)))
+    inside = sbi.within(flow, (-0.5, 2.0))
+    x, log_prob = inside.sample_and_log_prob(params, KEY, 2_000)
+    assert scipy.stats.kstest(x[:, 0], scipy.stats.truncnorm(-0.5, 2.0).cdf)[1] > 0.01
+    np.testing.assert_allclose(log_prob, flow.log_prob(params, x), atol=1e-6)
+    np.testing.assert_array_equal(inside.sample(params, KEY, 2_000), x)
+    # A support that is never met ends, too.
+    nowhere = sbi.within(flow, (50.0, 51.0), rounds=3)
+    assert nowhere.sample(params, KEY, 4).shape == (4, 1)
+
+
+def test_a_task_has_its_recipe_and_what_is_given_goes_before_it():
+    options = sbi.parse(["two_moons", "--layers", "3"])
+    assert (options.support, options.layers, options.model) == ("reject", 3, "nsf")
+    assert sbi.parse(["two_moons", "--support", "map"]).support == "map"
 
 
 # --- simulators -----------------------------------------------------------------------

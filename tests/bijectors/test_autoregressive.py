@@ -130,6 +130,20 @@ def test_jacobi_stops_early_and_never_later_than_the_longest_path():
     assert jacobi_sweeps(layers, params, x, c) == [2, 2, 2]
 
 
+def test_jacobis_tolerance_trades_exactness_for_sweeps():
+    law, net = jflow.scalars.affine(), made(14, activation=jnp.tanh)
+    x = jax.random.normal(KEY, (4, 12))
+    sweeps, errors = {}, {}
+    for tolerance in (None, 1e-2, 0.5):
+        b = jflow.autoregressive(law, net, inverse="jacobi", tolerance=tolerance)
+        params = scramble(b.init(KEY, x), jax.random.key(2), 0.3)
+        z = b.forward(params, x)[0]
+        (sweeps[tolerance],) = jacobi_sweeps(b, params, z)
+        errors[tolerance] = float(abs(b.inverse(params, z)[0] - x).max())
+    assert sweeps[None] > sweeps[1e-2] > sweeps[0.5]
+    assert errors[None] < 1e-5 < errors[1e-2] < 0.1 < errors[0.5]
+
+
 def test_jacobi_survives_an_overflow_on_the_way():
     law = jflow.scalars.affine("exp")
     net = made(8, activation=jnp.tanh)
