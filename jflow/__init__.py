@@ -26,7 +26,7 @@ from jflow.combinators import (
     split,
     standardise_condition,
 )
-from jflow.diagnostics import bits_per_dim
+from jflow.diagnostics import bits_per_dim, check_bijector
 from jflow.flow import Flow, flow
 from jflow.train import fit
 
@@ -41,6 +41,7 @@ __all__ = [
     "bits_per_dim",
     "calibration",
     "chain",
+    "check_bijector",
     "class_normal",
     "diagnostics",
     "diagonal_normal",

@@ -11,6 +11,21 @@ import jax.numpy as jnp
 
 from jflow.bijector import Array, Bijector, Condition, Params, watcher
 from jflow.bijectors.autoregressive import sweep_listener
+from jflow.check import BijectorReport, check_bijector
+
+__all__ = [
+    "BijectorReport",
+    "ReconstructionError",
+    "bits_per_dim",
+    "check_bijector",
+    "effective_sample_size",
+    "first_nonfinite",
+    "jacobi_sweeps",
+    "nonfinite_argument",
+    "nonfinite_leaf",
+    "reconstruction_error",
+    "watch",
+]
 
 
 def bits_per_dim(log_prob: Array, shape: tuple[int, ...]) -> Array:
