@@ -20,21 +20,30 @@ from jflow.bijector import Array, Condition, Params
 AXIS = "data"
 
 
-def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+def data_mesh(devices: int | Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh with one axis, named `"data"`.
 
     Args:
-        devices: those to use; all of the job by default, of every process under
-            `jax.distributed`.
+        devices: those to use, or how many; all of the job by default, of every process
+            under `jax.distributed`.
 
     Raises:
-        ValueError: `devices` is empty.
+        ValueError: `devices` is empty, or more than there are.
 
     Example:
         >>> mesh = data_mesh()
         >>> mesh.shape["data"] == jax.device_count()
         True
     """
+    if isinstance(devices, int):
+        count = len(jax.devices())
+        if not 1 <= devices <= count:
+            raise ValueError(
+                f"data_mesh: devices={devices}, and this job has {count}; choose 1 to "
+                f"{count}. On a CPU, XLA_FLAGS=--xla_force_host_platform_device_count=N"
+                " set before JAX starts makes N."
+            )
+        devices = jax.devices()[:devices]
     devices = jax.devices() if devices is None else list(devices)
     if not devices:
         raise ValueError("data_mesh: devices is empty; leave it out to use all.")

@@ -23,10 +23,11 @@ ALLOWED = {
     "reversible": {"bijector"},
     "combinators": {"bijector", "reversible"},
     "scalars": {"bijector", "scalars"},
-    "nets": {"bijector", "nets"},
+    "arguments": {"bijector"},
+    "nets": {"arguments", "bijector", "nets"},
     "bijectors": {"bijector", "scalars", "nets", "bijectors"},
     "base": {"bijector"},
-    "flow": {"bijector", "base"},
+    "flow": {"arguments", "bijector", "base"},
     "models": {
         "base",
         "bijector",
@@ -37,7 +38,15 @@ ALLOWED = {
         "nets",
         "scalars",
     },
-    "train": {"base", "bijector", "diagnostics", "flow", "parallel", "train"},
+    "train": {
+        "arguments",
+        "base",
+        "bijector",
+        "diagnostics",
+        "flow",
+        "parallel",
+        "train",
+    },
 }
 
 PICTURES = {"plot", "plot_calibration"}

@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from jflow.arguments import check_dtype
 from jflow.bijector import Array
 from jflow.nets.layers import ConditionBias, head_dtype
 
@@ -62,7 +63,7 @@ def mlp(
         A function `out_features -> module`.
 
     Raises:
-        ValueError: a width that is no positive integer.
+        ValueError: a width that is no positive integer; a dtype that is switched off.
 
     Example:
         >>> import jax.numpy as jnp
@@ -74,6 +75,8 @@ def mlp(
     for width in hidden:
         if not isinstance(width, int) or width < 1:
             raise ValueError(f"mlp: hidden widths are positive integers, got {hidden}.")
+
+    check_dtype("mlp", dtype)
 
     def build(out_features: int) -> MLP:
         return MLP(

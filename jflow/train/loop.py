@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from jflow.arguments import check_key
 from jflow.bijector import Array, Condition, Params
 from jflow.flow import Flow
 from jflow.parallel import (
@@ -151,6 +152,9 @@ def fit(
     )
     if validation is None and (patience or evaluate_every):
         raise ValueError("fit: evaluate_every and patience need validation=.")
+    check_key("fit", key)
+    if not (isinstance(callbacks, Sequence) and all(map(callable, callbacks))):
+        raise TypeError(f"fit: callbacks={callbacks!r} must be a list of functions.")
     mesh = None if mesh is None else check_mesh("fit", mesh)
     loss = negative_log_likelihood(flow) if loss is None else loss
     step = make_train_step(flow, optimizer, loss, average)

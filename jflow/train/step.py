@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jflow.arguments import cached
 from jflow.bijector import Array, Condition, Params, log_det_dtype
 from jflow.flow import Flow
 from jflow.train.labels import (
@@ -99,7 +100,7 @@ def init_state(
     return jax.tree.map(_copy, state)
 
 
-@functools.lru_cache(maxsize=64)
+@cached
 def make_train_step(
     flow: Flow | None,
     optimizer: optax.GradientTransformation,
