@@ -28,7 +28,7 @@ from jflow.combinators import (
 )
 from jflow.diagnostics import bits_per_dim, check_bijector
 from jflow.flow import Flow, flow
-from jflow.train import fit
+from jflow.train import fit, load, save
 
 __version__ = "0.1.0"
 
@@ -52,6 +52,7 @@ __all__ = [
     "identity",
     "invert",
     "latent",
+    "load",
     "logistic",
     "models",
     "nets",
@@ -59,6 +60,7 @@ __all__ = [
     "parallel",
     "remat",
     "repeat",
+    "save",
     "scalars",
     "split",
     "standardise_condition",

@@ -79,6 +79,13 @@ def check_key(owner: str, key: Any) -> None:
         )
 
 
+def typed_key(key: Array) -> Array:
+    """The key as a typed one, also from `jax.random.PRNGKey`."""
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        return key
+    return jax.random.wrap_key_data(key)
+
+
 def check_count(owner: str, name: str, value: Any) -> int:
     """The positive integer, or a TypeError or ValueError that names it."""
     try:
