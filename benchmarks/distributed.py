@@ -48,10 +48,24 @@ def worker(options):
         )
     import numpy as np
 
+    flow, optimizer, params, history, mesh = train(options)
+    result = {
+        "loss": history["loss"].tolist(),
+        "log_prob": np.asarray(flow.log_prob(params, make_data()[:64])).tolist(),
+    } | communication(flow, optimizer, params, mesh, options)
+    if options.worker == 0:
+        Path(options.out).write_text(json.dumps(result))
+
+
+def train(options):
+    """Fit a flow, this process feeding its part of every batch."""
+    import jax
+    import numpy as np
+
     import jflow
 
     flow, optimizer = make_flow(), jflow.train.adam(1e-3)
-    mesh = jflow.parallel.data_mesh()
+    mesh = jflow.parallel.data_mesh(options.processes * options.devices)
     rows, local = make_data(), options.batch // options.processes
     mine = slice(options.worker * local, (options.worker + 1) * local)
 
@@ -82,12 +96,7 @@ def worker(options):
         steps_per_dispatch=max(options.steps // 20, 1),
         progress=False,
     )
-    result = {
-        "loss": history["loss"].tolist(),
-        "log_prob": np.asarray(flow.log_prob(params, rows[:64])).tolist(),
-    } | communication(flow, optimizer, params, key, mesh, options)
-    if options.worker == 0:
-        Path(options.out).write_text(json.dumps(result))
+    return flow, optimizer, params, history, mesh
 
 
 def make_flow():
@@ -111,7 +120,7 @@ def make_data():
     return np.sinh(0.3 * rows).astype(np.float32)
 
 
-def communication(flow, optimizer, params, key, mesh, options):
+def communication(flow, optimizer, params, mesh, options):
     """What one compiled step sends, and XLA's estimate of what it moves in all."""
     import jax
 
@@ -119,7 +128,7 @@ def communication(flow, optimizer, params, key, mesh, options):
     from jflow.train import init_state, make_train_step
     from jflow.train.dispatch import one_step
 
-    state = init_state(params, optimizer, key)
+    state = init_state(params, optimizer, jax.random.key(SEED))
     place = parallel.shard_params if options.fsdp else parallel.replicate
     local = options.batch // options.processes
     batch = parallel.shard(make_data()[:local], mesh), None
