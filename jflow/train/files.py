@@ -69,10 +69,10 @@ def load(path: str | os.PathLike, like: Params | None = None) -> Params:
         {'bias': Array([1., 1.], dtype=float32)}
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as entries:
+            arrays = {name: entries[name] for name in entries.files}
         about = json.loads(str(arrays[_ABOUT]))
-    except (zipfile.BadZipFile, ValueError, EOFError, KeyError, AttributeError) as e:
+    except (zipfile.BadZipFile, ValueError, EOFError, KeyError, TypeError) as e:
         raise ValueError(
             f"file {path} is damaged, or was not written by jflow.save: {e}. Save it "
             "again."

@@ -255,9 +255,15 @@ def _varying(params, axis_name):
     axis by itself; averaged once more, it would be too large by the axis' size.
     """
 
+    # JAX before 0.9 has another name for it.
+    if hasattr(jax.lax, "pcast"):
+        vary = functools.partial(jax.lax.pcast, axis_name=axis_name, to="varying")
+    else:
+        vary = functools.partial(jax.lax.pvary, axis_name=axis_name)
+
     def leaf(a):
         try:
-            return jax.lax.pcast(a, axis_name, to="varying")
+            return vary(a)
         except ValueError:  # It does already.
             return a
 
