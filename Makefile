@@ -3,7 +3,7 @@
 # interpreter: make test PYTHON=/opt/python3.12/bin/python3
 
 .DELETE_ON_ERROR:
-.PHONY: demo picture test lint clean
+.PHONY: demo picture test test-matrix lint clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -21,12 +21,17 @@ picture: demo
 test: lint
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
+# Python 3.11, 3.12 and 3.13, each with the oldest packages that setup.cfg allows and
+# with the newest. MATRIX="3.11-oldest 3.12-newest" chooses, TESTS=tests/scalars too.
+test-matrix:
+	WORKERS=$(WORKERS) ./.ci/test_matrix.sh $(MATRIX) -- $(TESTS)
+
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
 clean:
-	rm -rf $(VENV) demo runs *.egg-info
+	rm -rf $(VENV) .matrix demo runs *.egg-info
 
 # The first interpreter that runs and is new enough. A name may be there without
 # running (pyenv's shims), so each is tried.

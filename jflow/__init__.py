@@ -29,9 +29,9 @@ from jflow.combinators import (
     split,
     standardise_condition,
 )
-from jflow.diagnostics import bits_per_dim
+from jflow.diagnostics import bits_per_dim, check_bijector
 from jflow.flow import Flow, flow
-from jflow.train import fit
+from jflow.train import fit, load, save
 
 __version__ = "0.1.0"
 
@@ -46,6 +46,7 @@ __all__ = [
     "bits_per_dim",
     "calibration",
     "chain",
+    "check_bijector",
     "class_normal",
     "diagnostics",
     "diagonal_normal",
@@ -56,6 +57,7 @@ __all__ = [
     "identity",
     "invert",
     "latent",
+    "load",
     "logistic",
     "models",
     "nets",
@@ -63,6 +65,7 @@ __all__ = [
     "parallel",
     "remat",
     "repeat",
+    "save",
     "scalars",
     "split",
     "standardise_condition",

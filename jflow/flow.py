@@ -1,11 +1,20 @@
 """A flow: a bijector joined to a base distribution, as pure functions again."""
 
+import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from jflow.arguments import (
+    as_batch,
+    broadcast_condition,
+    check_count,
+    check_finite,
+    check_key,
+    parameter_check,
+)
 from jflow.base import Base
 from jflow.bijector import (
     Array,
@@ -74,56 +83,68 @@ def flow(bijector: Bijector, base: Base) -> Flow:
         raise TypeError(f"flow: base is {base!r}, not a Base such as normal((2,)).")
 
     def init(key, x, condition=None):
-        x = _batch(x)
-        condition = _broadcast(condition, x.shape[0])
+        x = as_batch("init", "x", x)
+        condition = broadcast_condition("init", condition, x.shape[0])
         bijector_key, base_key = jax.random.split(key)
         params, z = init_with_output(bijector, bijector_key, x, condition)
         return {"bijector": params, "base": base.init(base_key, z, condition)}
 
-    def encode_with_log_det(params, x, condition, key):
-        x = _batch(x)
-        condition = _broadcast(condition, x.shape[0])
+    check_params = parameter_check(init)
+
+    def encode_with_log_det(owner, params, x, condition, key):
+        x = as_batch(owner, "x", x)
+        condition = broadcast_condition(owner, condition, x.shape[0])
+        check_params(owner, params, x, condition)
         z, log_det = run(
             "encode", bijector.forward, params["bijector"], x, condition, key
         )
+        _check_latents(owner, "the latents of x", z, base)
         return z, log_det, condition
 
     def log_prob(params, x, condition=None, key=None):
-        z, log_det, condition = encode_with_log_det(params, x, condition, key)
+        z, log_det, condition = encode_with_log_det(
+            "log_prob", params, x, condition, key
+        )
         return base.log_prob(params["base"], z, condition) + log_det
 
     def encode(params, x, condition=None, key=None):
-        return encode_with_log_det(params, x, condition, key)[0]
+        return encode_with_log_det("encode", params, x, condition, key)[0]
 
     def decode(params, z, condition=None, key=None):
-        condition = _broadcast(condition, z.shape[0])
-        return run("decode", bijector.inverse, params["bijector"], z, condition, key)[0]
+        z = as_batch("decode", "z", z)
+        condition = broadcast_condition("decode", condition, z.shape[0])
+        _check_latents("decode", "z", z, base)
+        return generate("decode", params, z, condition, key)[0]
+
+    def generate(owner, params, z, condition, key):
+        x, log_det = run(
+            "decode", bijector.inverse, params["bijector"], z, condition, key
+        )
+        check_params(owner, params, x, condition)
+        return x, log_det
 
     def sample_and_log_prob(
         params, key, n, condition=None, temperature=1.0, chunk=None
     ):
-        condition = _broadcast(condition, n)
+        condition = broadcast_condition("sample", condition, n)
         base_key, noise_key = jax.random.split(key)
         z = base.sample(params["base"], base_key, n, condition, temperature)
         log_prob_z = base.log_prob(params["base"], z, condition, temperature)
 
-        def generate(z, condition, key):
-            return run(
-                "decode", bijector.inverse, params["bijector"], z, condition, key
-            )
+        def decoded(z, condition, key):
+            return generate("sample", params, z, condition, key)
 
-        x, log_det = _in_chunks(generate, z, condition, noise_key, chunk)
+        x, log_det = _in_chunks(decoded, z, condition, noise_key, chunk)
         return x, log_prob_z - log_det
 
     def sample(params, key, n, condition=None, temperature=1.0, chunk=None):
         return sample_and_log_prob(params, key, n, condition, temperature, chunk)[0]
 
-    static = ("n", "chunk")
     return Flow(
-        jax.jit(init),
+        _checked_init(jax.jit(init)),
         jax.jit(log_prob),
-        jax.jit(sample, static_argnames=static),
-        jax.jit(sample_and_log_prob, static_argnames=static),
+        _checked_sample("sample", sample),
+        _checked_sample("sample_and_log_prob", sample_and_log_prob),
         jax.jit(encode),
         jax.jit(decode),
         bijector,
@@ -131,27 +152,38 @@ def flow(bijector: Bijector, base: Base) -> Flow:
     )
 
 
-def _batch(x: Any) -> Array:
-    x = jnp.asarray(x)
-    if x.ndim < 2 or x.shape[0] == 0:
+def _checked_init(init):
+    """Checks of what jit would not let through, and of values."""
+
+    @functools.wraps(init)
+    def checked(key, x, condition=None):
+        check_key("init", key)
+        x = x if hasattr(x, "dtype") else as_batch("init", "x", x)
+        check_finite("init", x=x, condition=condition)
+        return init(key, x, condition)
+
+    return checked
+
+
+def _checked_sample(owner, sample):
+    run = jax.jit(sample, static_argnames=("n", "chunk"))
+
+    @functools.wraps(run)
+    def checked(params, key, n, condition=None, temperature=1.0, chunk=None):
+        check_key(owner, key)
+        n = check_count(owner, "n", n)
+        chunk = None if chunk is None else check_count(owner, "chunk", chunk)
+        return run(params, key, n, condition, temperature, chunk)
+
+    return checked
+
+
+def _check_latents(owner, name, z, base):
+    if z.shape[1:] != base.shape:
         raise ValueError(
-            f"x: expected a batch (N, *event) with N >= 1, got shape {x.shape}; "
-            "add the batch axis with x[None], and an event axis with x[:, None]."
+            f"{owner}: {name} are events {z.shape[1:]}, and the base is over "
+            f"{base.shape}; pass events of the shape that init had."
         )
-    return x
-
-
-def _broadcast(condition: Any, n: int) -> Any:
-    def leaf(c):
-        c = jnp.asarray(c)
-        if c.ndim == 0 or c.shape[0] not in (1, n):
-            raise ValueError(
-                f"condition: axis 0 of every array must be the batch of {n} (or 1, "
-                f"which is broadcast), got shape {c.shape}."
-            )
-        return jnp.broadcast_to(c, (n, *c.shape[1:]))
-
-    return jax.tree.map(leaf, condition)
 
 
 def _in_chunks(generate, z, condition, key, chunk):
@@ -159,8 +191,6 @@ def _in_chunks(generate, z, condition, key, chunk):
     n = z.shape[0]
     if chunk is None:
         return generate(z, condition, key)
-    if chunk < 1:
-        raise ValueError(f"chunk must be at least 1, got {chunk}.")
     count = -(-n // chunk)
 
     def pieces(a):

@@ -23,11 +23,12 @@ ALLOWED = {
     "reversible": {"bijector"},
     "combinators": {"bijector", "reversible"},
     "scalars": {"bijector", "scalars"},
-    "nets": {"bijector", "nets"},
+    "arguments": {"bijector"},
+    "nets": {"arguments", "bijector", "nets"},
     "bijectors": {"bijector", "scalars", "nets", "bijectors"},
     "base": {"bijector"},
     "bases": {"base", "bases", "bijector"},
-    "flow": {"bijector", "base"},
+    "flow": {"arguments", "bijector", "base"},
     "models": {
         "base",
         "bases",
@@ -39,7 +40,15 @@ ALLOWED = {
         "nets",
         "scalars",
     },
-    "train": {"base", "bijector", "diagnostics", "flow", "parallel", "train"},
+    "train": {
+        "arguments",
+        "base",
+        "bijector",
+        "diagnostics",
+        "flow",
+        "parallel",
+        "train",
+    },
 }
 
 PICTURES = {"plot", "plot_calibration"}

@@ -119,3 +119,33 @@ def test_unusable_anchors_are_refused(anchor):
         jflow.repeat(_step(), 2, reversible=True, anchor=anchor)
     with pytest.raises(ValueError, match="reversible=True"):
         jflow.chain(_step(), anchor=2)
+
+
+def test_drift_beyond_its_bound_is_told_while_training():
+    b = jflow.repeat(jflow.diagonal_scale(), 4, reversible=True)
+    flow = jflow.flow(b, jflow.normal((3,)))
+    x = jax.random.normal(jax.random.key(0), (32, 3))
+    params = flow.init(jax.random.key(1), x)
+
+    def train(bound):
+        watch = jflow.diagnostics.watch_drift(flow, x[:4], bound=bound, every=2)
+        jflow.fit(
+            flow,
+            params,
+            x,
+            jflow.train.adam(1e-2),
+            key=jax.random.key(2),
+            steps=5,
+            batch_size=8,
+            callbacks=[watch],
+            steps_per_dispatch=1,
+            progress=False,
+        )
+
+    train(1e-3)
+    with pytest.warns(RuntimeWarning, match=r"step \d: .*bound=1e-12.*anchor") as told:
+        train(1e-12)
+    # Steps 1, 2 and 4: every second one, from the first look on.
+    assert 1 <= len(told) <= 3
+    with pytest.raises(ValueError, match="bound=0 and every=1000 must be positive"):
+        jflow.diagnostics.watch_drift(flow, x, bound=0)

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jflow.arguments import check_dtype
 from jflow.bijector import Array, channel_moments
 from jflow.nets.conv import conv2d
 from jflow.nets.layers import ConditionBias, head_dtype
@@ -133,6 +134,7 @@ def glow_net(
         ValueError: `width` is no positive integer.
     """
     _check_positive("glow_net", width=width)
+    check_dtype("glow_net", dtype)
 
     def build(out_features: int) -> GlowNet:
         return GlowNet(out_features, width, actnorm, mark_edges, dtype)
@@ -222,6 +224,7 @@ def residual_net(
         ValueError: `width` or `blocks` is no positive integer.
     """
     _check_positive("residual_net", width=width, blocks=blocks)
+    check_dtype("residual_net", dtype)
 
     def build(out_features: int) -> ResidualNet:
         return ResidualNet(out_features, width, blocks, dtype)

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from jflow.arguments import check_dtype
 from jflow.bijector import Array
 from jflow.nets.layers import ConditionBias, head_dtype
 from jflow.nets.periodic import periodic_features
@@ -70,7 +71,7 @@ def mlp(
         A function `out_features -> module`.
 
     Raises:
-        ValueError: a width that is no positive integer.
+        ValueError: a width that is no positive integer; a dtype that is switched off.
 
     Example:
         >>> import jax.numpy as jnp
@@ -88,6 +89,7 @@ def mlp(
         periodic = tuple(
             p if p is None or isinstance(p, Real) else tuple(p) for p in periodic
         )
+    check_dtype("mlp", dtype)
 
     def build(out_features: int) -> MLP:
         return MLP(

@@ -2,7 +2,7 @@
 
 from jflow.train.checkpoint import Checkpoints, checkpoints
 from jflow.train.errors import NonFiniteError
-from jflow.train.files import load_params, save_params
+from jflow.train.files import load, save
 from jflow.train.labels import label_params, prepare_optimizer
 from jflow.train.loop import fit
 from jflow.train.losses import negative_log_likelihood
@@ -22,10 +22,10 @@ __all__ = [
     "fit",
     "init_state",
     "label_params",
-    "load_params",
+    "load",
     "make_train_step",
     "negative_log_likelihood",
     "prepare_optimizer",
-    "save_params",
+    "save",
     "train_step",
 ]

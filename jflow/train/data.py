@@ -5,15 +5,17 @@ came. It never loses a state to an error: what went wrong comes back beside it.
 """
 
 import collections
+import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from jflow.bijector import Array, Condition
-from jflow.parallel import shard
+from jflow.parallel import check_divides, replicate, shard
 from jflow.train.dispatch import (
     MOST_STEPS,
     batch_at,
@@ -130,6 +132,7 @@ def in_memory(
     batch_size: int,
     mesh: Mesh | None,
     place: Callable,
+    sharded: bool = False,
 ) -> Source:
     """Data that live on the device, shuffled there anew in each epoch.
 
@@ -138,7 +141,7 @@ def in_memory(
     dropped; it differs from epoch to epoch.
     """
     n = x.shape[0]
-    run = many_steps(step, mesh)
+    run = many_steps(step, mesh, sharded)
     order = None
 
     def advance(state, count):
@@ -161,14 +164,16 @@ def in_memory(
     return Source(advance, batch, n // batch_size)
 
 
-def from_batches(step: Step, batches: Any, mesh: Mesh | None) -> Source:
+def from_batches(
+    step: Step, batches: Any, mesh: Mesh | None, sharded: bool = False
+) -> Source:
     """Batches from an iterable, or from a function `step -> iterator`.
 
     Something that can be read again is, from its start, whenever it ends; an iterator's
     end ends the training. To resume, a function is asked for the batches from that
     step on; anything else has its first batches skipped.
     """
-    run = one_step(step, mesh)
+    run = one_step(step, mesh, sharded)
     read = _reader(batches)
     recent = collections.deque(maxlen=IN_FLIGHT + 1)
 
@@ -205,6 +210,62 @@ def from_batches(step: Step, batches: Any, mesh: Mesh | None) -> Source:
         return dict(recent)[int(state.step)]
 
     return Source(advance, batch, None)
+
+
+def read_data(
+    step, state, x, condition, validation, batch_size, mesh, place, sharded
+) -> tuple[Source, tuple[Array, Condition] | None]:
+    """The source of batches that `fit` reads, and the held-out `(x, condition)`.
+
+    Raises:
+        ValueError: data, condition and validation do not go together.
+    """
+    fraction = isinstance(validation, numbers.Real)
+    held_out = None
+    if validation is not None and not fraction:
+        held_x, held_condition = as_batch(validation)
+        if condition is not None and held_condition is None:
+            raise ValueError(
+                "fit: the data have a condition, so validation= needs one: pass "
+                "(x, condition)."
+            )
+        held_out = check_examples("fit: validation", held_x, held_condition)
+    if not is_array(x):
+        if fraction or condition is not None:
+            raise ValueError(
+                "fit: with an iterable of batches, validation= must be an array or "
+                "(x, condition), and conditions come with their batches."
+            )
+        return from_batches(step, x, mesh, sharded), held_out
+    x, condition = check_examples("fit: x", x, condition)
+    if fraction:
+        (x, condition), held_out = hold_out(state.key, x, condition, validation)
+    batch_size = min(batch_size, x.shape[0])
+    if mesh is not None:
+        check_divides("fit", mesh, batch_size)
+    x, condition = place((x, condition))
+    source = in_memory(step, x, condition, batch_size, mesh, place, sharded)
+    return source, held_out
+
+
+def placement(mesh: Mesh | None, *trees: Any) -> Callable:
+    """Where arrays go: on all of the mesh, or where the user's own have been put."""
+    if mesh is not None:
+        return lambda tree: replicate(tree, mesh)
+    devices = {
+        device
+        for leaf in jax.tree.leaves(trees)
+        if isinstance(leaf, jax.Array) and leaf.committed
+        for device in leaf.devices()
+    }
+    if len(devices) > 1:
+        raise ValueError(
+            f"fit: params and x live on {len(devices)} devices; pass mesh="
+            "jflow.parallel.data_mesh() to train on several."
+        )
+    if devices:
+        return lambda tree: jax.device_put(tree, *devices)
+    return lambda tree: jax.tree.map(jnp.asarray, tree)
 
 
 def _as_array(leaf):

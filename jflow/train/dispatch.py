@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jflow.bijector import Array, Condition, Params
-from jflow.parallel import batch_sharding, replicated
+from jflow.parallel import batch_sharding, constrain_params, replicated
 from jflow.train.losses import Loss
 from jflow.train.step import (
     EVALUATION,
@@ -95,19 +95,26 @@ def divide(batch: Any, mesh: Mesh | None, size: int) -> Any:
     )
 
 
-def _jit(function, mesh, **options):
+def _jit(function, mesh, sharded, **options):
     # With outputs placed like inputs, a second call finds what the first compiled.
-    if mesh is not None:
+    if sharded:
+        whole = function
+
+        @functools.wraps(whole)
+        def function(*args, **static):
+            return constrain_params(whole(*args, **static), mesh)
+
+    elif mesh is not None:
         options["out_shardings"] = replicated(mesh)
     return jax.jit(function, **options)
 
 
 @functools.lru_cache(maxsize=64)
-def many_steps(step: Step, mesh: Mesh | None) -> Callable:
+def many_steps(step: Step, mesh: Mesh | None, sharded: bool = False) -> Callable:
     """`(state, order, x, condition, count, batch_size)` on in-memory data.
 
     Returns `(state, order, losses, norms, finite)`, the buffers filled as far as steps
-    went. The loop ends at the first step that is not finite.
+    went. The loop ends at the first step that does not count: it was not finite.
     """
 
     def run(state, order, x, condition, count, batch_size):
@@ -127,21 +134,23 @@ def many_steps(step: Step, mesh: Mesh | None) -> Callable:
                 lambda: draw_order(state.key, epoch, n),
             )
             batch = batch_at(order, state.step, x, condition, batch_size)
-            state, metrics = step(state, divide(batch, mesh, batch_size))
+            new, metrics = step(state, divide(batch, mesh, batch_size))
+            if sharded:
+                new = constrain_params(new, mesh)
             losses = losses.at[i].set(metrics["loss"])
             norms = norms.at[i].set(metrics["grad_norm"])
-            return state, order, losses, norms, i + 1, metrics["finite"]
+            return new, order, losses, norms, i + 1, new.step != state.step
 
         empty = jnp.zeros(MOST_STEPS)
         carry = state, order, empty, empty, jnp.array(0), jnp.array(True)
         *results, _, finite = jax.lax.while_loop(unfinished, body, carry)
         return *results, finite
 
-    return _jit(run, mesh, static_argnames="batch_size", donate_argnums=(0, 1))
+    return _jit(run, mesh, sharded, static_argnames="batch_size", donate_argnums=(0, 1))
 
 
 @functools.lru_cache(maxsize=64)
-def one_step(step: Step, mesh: Mesh | None) -> Callable:
+def one_step(step: Step, mesh: Mesh | None, sharded: bool = False) -> Callable:
     """`(state, batch, index) -> (state, numbers)` for batches from outside.
 
     The numbers are the loss, the gradient norm, and 1 where the step was taken.
@@ -153,16 +162,16 @@ def one_step(step: Step, mesh: Mesh | None) -> Callable:
     def run(state, batch, index):
         new, metrics = step(state, batch)
         here = state.step == index
-        taken = metrics["finite"] & here
+        taken = (new.step != state.step) & here
         # One array, since fetching each is a good part of a small step's time.
         numbers = jnp.stack([metrics["loss"], metrics["grad_norm"], taken])
         return where(here, new, state), numbers
 
-    return _jit(run, mesh, donate_argnums=0)
+    return _jit(run, mesh, sharded, donate_argnums=0)
 
 
 @functools.lru_cache(maxsize=64)
-def evaluation(loss: Loss, mesh: Mesh | None) -> Callable:
+def evaluation(loss: Loss, mesh: Mesh | None, sharded: bool = False) -> Callable:
     """`(state, x, condition, batch_size) -> (mean loss, best)` on held-out data.
 
     Averaged parameters are used where there are any. Noise is the same each time, so
@@ -179,7 +188,7 @@ def evaluation(loss: Loss, mesh: Mesh | None) -> Callable:
         misses = jnp.where(better, 0, state.best.misses + 1)
         return value, Best(kept, jnp.where(better, value, state.best.loss), misses)
 
-    return _jit(run, mesh, static_argnames="batch_size")
+    return _jit(run, mesh, sharded, static_argnames="batch_size")
 
 
 def mean_loss(

@@ -1,11 +1,11 @@
 """Which parameters an optimiser may change, told by the keys they lie under."""
 
-import functools
 from typing import Any
 
 import jax
 import optax
 
+from jflow.arguments import cached
 from jflow.bijector import Params
 
 LEARNED, FIXED, STATISTICS = "learned", "fixed", "statistics"
@@ -44,7 +44,7 @@ def select(params: Params, *labels: str) -> list[Any]:
     return [leaf for leaf, label in pairs if label in labels]
 
 
-@functools.lru_cache(maxsize=64)
+@cached
 def prepare_optimizer(
     optimizer: optax.GradientTransformation, statistics_momentum: float = 0.95
 ) -> optax.GradientTransformationExtraArgs:

@@ -8,28 +8,21 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from jflow.arguments import check_key
 from jflow.bijector import Array, Condition, Params
 from jflow.flow import Flow
-from jflow.parallel import (
-    AXIS,
-    agree,
-    check_divides,
-    check_mesh,
-    gather,
-    replicate,
-)
+from jflow.parallel import AXIS, agree, check_mesh, gather
+from jflow.parallel import shard_params as divide_params
 from jflow.train.checkpoint import Checkpoints, checkpoints
 from jflow.train.data import (
     Source,
-    check_examples,
-    from_batches,
-    hold_out,
-    in_memory,
     is_array,
+    placement,
+    read_data,
 )
 from jflow.train.dispatch import evaluation
 from jflow.train.errors import NonFiniteError, explain
@@ -39,12 +32,14 @@ from jflow.train.progress import deferred_interrupt, pacer, progress_bar
 from jflow.train.step import (
     NOISE,
     TrainState,
-    as_batch,
     current_params,
     init_state,
     make_train_step,
     stream,
 )
+
+# Steps skipped in a row after which training is not going anywhere.
+MOST_SKIPPED = 100
 
 Callback = Callable[[TrainState, dict[str, float]], Any]
 
@@ -68,6 +63,8 @@ def fit(
     checkpoint: str | os.PathLike | None = None,
     checkpoint_every: int = 1_000,
     keep: int = 2,
+    on_nonfinite: str = "stop",
+    shard_params: bool = False,
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
     steps_per_dispatch: int | None = None,
@@ -81,8 +78,9 @@ def fit(
 
     With `checkpoint=`, calling `fit` again with the same arguments goes on where the
     last checkpoint ends, and ends with the same parameters, bit for bit, as a run that
-    was never stopped. Ctrl-C ends the training after the steps under way: what was
-    trained until then is saved and returned. A loss that stops being finite raises.
+    was never stopped. Ctrl-C and SIGTERM end the training after the steps under way:
+    what was trained until then is saved and returned. A loss that stops being finite
+    raises.
 
     Args:
         flow: the flow.
@@ -111,6 +109,11 @@ def fit(
         checkpoint: a directory for checkpoints.
         checkpoint_every: steps between them. Also at the end.
         keep: how many of the latest stay.
+        on_nonfinite: `"stop"` raises at the first step that is not finite; `"skip"`
+            leaves such a step out, its loss NaN in the history, and raises only when
+            100 in a row were.
+        shard_params: divide parameters and optimiser state among the mesh's devices
+            instead of keeping them whole on each (`jflow.parallel.shard_params`).
         callbacks: called as `callback(state, metrics)` after every dispatch with the
             last step's `step`, `loss`, `grad_norm` and, just after an evaluation,
             `validation_loss`. One that returns True ends the training. The state's
@@ -126,7 +129,10 @@ def fit(
         `"callback"`, `"data"` or `"interrupt"`.
 
     Raises:
-        ValueError: an argument is out of range, or a checkpoint is of another form.
+        ValueError: an argument is out of range, or a checkpoint is of another form,
+            another version of jflow, or damaged.
+        OSError: the checkpoint's directory or disk does not take it. Those before it
+            stay whole.
         NonFiniteError: loss, gradient or update were not finite; names the step and the
             layer, and carries the last good state, which is saved as well. Other
             errors from callbacks or data carry `state`, `params` and `history` too.
@@ -151,25 +157,33 @@ def fit(
     )
     if validation is None and (patience or evaluate_every):
         raise ValueError("fit: evaluate_every and patience need validation=.")
+    check_key("fit", key)
+    if not (isinstance(callbacks, Sequence) and all(map(callable, callbacks))):
+        raise TypeError(f"fit: callbacks={callbacks!r} must be a list of functions.")
     mesh = None if mesh is None else check_mesh("fit", mesh)
+    if shard_params and mesh is None:
+        raise ValueError("fit: shard_params needs mesh=jflow.parallel.data_mesh().")
     loss = negative_log_likelihood(flow) if loss is None else loss
-    step = make_train_step(flow, optimizer, loss, average)
+    step = make_train_step(flow, optimizer, loss, average, on_nonfinite=on_nonfinite)
     averaged, validated = average is not None, validation is not None
     state = init_state(params, optimizer, key, average=averaged, best=validated)
-    place = _placement(mesh, state, x if is_array(x) else None, condition)
+    place = placement(mesh, state, x if is_array(x) else None, condition)
+    spread = (lambda tree: divide_params(tree, mesh)) if shard_params else place
+    state = spread(state)
     with contextlib.ExitStack() as stack:
         store = earlier = None
         if checkpoint is not None:
             store = checkpoints(checkpoint, keep)
             stack.callback(store.close)
             state, earlier = store.restore(state) or (state, None)
-        source, held_out = _data(
-            step, state, x, condition, validation, batch_size, mesh, place
+        source, held_out = read_data(
+            step, state, x, condition, validation, batch_size, mesh, place, shard_params
         )
         run = _Run(
             source=source,
             loss=loss,
-            evaluate=held_out and _evaluator(loss, held_out, batch_size, mesh, place),
+            evaluate=held_out
+            and _evaluator(loss, held_out, batch_size, mesh, place, shard_params),
             store=store,
             history=start_history(earlier),
             steps=steps,
@@ -179,8 +193,9 @@ def fit(
             callbacks=tuple(callbacks),
             pace=pacer(steps_per_dispatch),
             collect=gather if mesh else _same,
+            skipped=_skipped_in_a_row(),
         )
-        return _train(run, place(state), progress)
+        return _train(run, spread(state), progress)
 
 
 class _Run(NamedTuple):
@@ -196,6 +211,7 @@ class _Run(NamedTuple):
     callbacks: tuple[Callback, ...]
     pace: tuple[Callable, Callable]
     collect: Callable
+    skipped: Callable
 
 
 def _train(run, state, progress):
@@ -212,7 +228,11 @@ def _train(run, state, progress):
                 stopped = "interrupt"
     history = run.history.read(stopped)
     if run.store is not None:
-        run.store.save(state, history)
+        try:
+            run.store.save(state, history, wait=True)
+        except OSError as error:
+            _attach(run, state, error)
+            raise
     if stopped == "interrupt":
         print(
             f"fit: interrupted after step {int(state.step)} of {run.steps}; returning "
@@ -235,6 +255,8 @@ def _advance(run, state, update):
             raise came.error
         if not came.finite:
             raise _non_finite(run, state)
+        if run.skipped(came.losses) >= MOST_SKIPPED:
+            raise _non_finite(run, state, skipped=True)
         metrics = {"step": step}
         if done:
             metrics |= {"loss": came.losses[-1], "grad_norm": came.norms[-1]}
@@ -285,22 +307,48 @@ def _result(state):
     return current_params(state)
 
 
-def _non_finite(run, state):
-    x, condition = run.collect(run.source.batch(state))
-    params, key, step = run.collect((state.params, state.key, state.step))
+def _non_finite(run, state, skipped=False):
+    # A skipped step has been counted: what it was given is that of the step before.
+    at = state._replace(step=state.step - 1) if skipped else state
+    x, condition = run.collect(run.source.batch(at))
+    params, key, step = run.collect((at.params, at.key, at.step))
     noise = jax.random.fold_in(stream(key, NOISE), step)
     place = explain(run.loss, params, x, condition, noise)
     message = (
         f"fit: step {int(step)} (counted from 0) is not finite: {place}. The state "
         "before it is this error's .state, its parameters are .params."
     )
+    if skipped:
+        message = f"{message} {MOST_SKIPPED} steps in a row were skipped before."
     if run.store is not None:
         message += " It is saved in the checkpoint directory, too."
     return NonFiniteError(message, state, _result(state), run.history.read("error"))
 
 
+def _skipped_in_a_row():
+    """`losses -> count` of steps skipped, up to and with the last of these."""
+    count = 0
+
+    def update(losses):
+        nonlocal count
+        taken = np.flatnonzero(~np.isnan(losses))
+        count = len(losses) - 1 - taken[-1] if taken.size else count + len(losses)
+        return count
+
+    return update
+
+
 def _keep(run, state, error):
-    """Put what was trained on the disk, if there is one, and on the error."""
+    """Put what was trained on the error, and on the disk if there is one."""
+    _attach(run, state, error)
+    if run.store is not None:
+        try:
+            run.store.save(state, error.history, wait=True)
+        except OSError as failure:
+            error.add_note(f"The last state could not be saved, either: {failure}")
+
+
+def _attach(run, state, error):
     history = run.history.read("error")
     error.state, error.params, error.history = state, _result(state), history
     if not isinstance(error, NonFiniteError):
@@ -308,66 +356,19 @@ def _keep(run, state, error):
             f"jflow.fit stopped after step {int(state.step)}. What was trained until "
             "then is on this exception as .params, .state and .history."
         )
-    if run.store is not None:
-        run.store.save(state, history)
 
 
-def _data(step, state, x, condition, validation, batch_size, mesh, place):
-    """The source of batches, and the held-out `(x, condition)` or None."""
-    fraction = isinstance(validation, numbers.Real)
-    held_out = None
-    if validation is not None and not fraction:
-        held_x, held_condition = as_batch(validation)
-        if condition is not None and held_condition is None:
-            raise ValueError(
-                "fit: the data have a condition, so validation= needs one: pass "
-                "(x, condition)."
-            )
-        held_out = check_examples("fit: validation", held_x, held_condition)
-    if not is_array(x):
-        if fraction or condition is not None:
-            raise ValueError(
-                "fit: with an iterable of batches, validation= must be an array or "
-                "(x, condition), and conditions come with their batches."
-            )
-        return from_batches(step, x, mesh), held_out
-    x, condition = check_examples("fit: x", x, condition)
-    if fraction:
-        (x, condition), held_out = hold_out(state.key, x, condition, validation)
-    batch_size = min(batch_size, x.shape[0])
-    if mesh is not None:
-        check_divides("fit", mesh, batch_size)
-    x, condition = place((x, condition))
-    return in_memory(step, x, condition, batch_size, mesh, place), held_out
-
-
-def _evaluator(loss, held_out, batch_size, mesh, place):
+def _evaluator(loss, held_out, batch_size, mesh, place, sharded):
     x, condition = place(held_out)
     size = min(batch_size, x.shape[0])
+    # Parameters that are divided need the mesh, whether or not the batch divides.
     if mesh is not None and size % mesh.shape[AXIS]:
-        mesh = None
-    evaluate = evaluation(loss, mesh)
+        if sharded:
+            size = max(size // mesh.shape[AXIS], 1) * mesh.shape[AXIS]
+        else:
+            mesh = None
+    evaluate = evaluation(loss, mesh, sharded)
     return lambda state: evaluate(state, x, condition, batch_size=size)
-
-
-def _placement(mesh, *trees):
-    """Where arrays go: on all of the mesh, or where the user's own have been put."""
-    if mesh is not None:
-        return lambda tree: replicate(tree, mesh)
-    devices = {
-        device
-        for leaf in jax.tree.leaves(trees)
-        if isinstance(leaf, jax.Array) and leaf.committed
-        for device in leaf.devices()
-    }
-    if len(devices) > 1:
-        raise ValueError(
-            f"fit: params and x live on {len(devices)} devices; pass mesh="
-            "jflow.parallel.data_mesh() to train on several."
-        )
-    if devices:
-        return lambda tree: jax.device_put(tree, *devices)
-    return lambda tree: jax.tree.map(jnp.asarray, tree)
 
 
 def _same(tree):

@@ -1,15 +1,15 @@
 """Losses: functions `(params, x, condition, key) -> scalar`."""
 
-import functools
 from collections.abc import Callable
 
+from jflow.arguments import cached
 from jflow.bijector import Array
 from jflow.flow import Flow
 
 Loss = Callable[..., Array]
 
 
-@functools.lru_cache(maxsize=64)
+@cached
 def negative_log_likelihood(flow: Flow) -> Loss:
     """The mean of `-log p(x)` over the batch, in nats: what `fit` minimises by default.
 

@@ -54,32 +54,31 @@ def _tqdm(**options):
 
 @contextlib.contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Hold the first Ctrl-C until it is asked for; a second one interrupts at once.
+    """Hold the first Ctrl-C or SIGTERM until it is asked for; a second acts at once.
 
     An interrupt that came between a step and the assignment of what it returned would
     lose the state, since the step was given the old one's memory.
     """
-    pressed = []
+    pressed, before = [], {}
 
     def handler(number, frame):
         if pressed:
-            raise KeyboardInterrupt
+            signal.signal(number, before[number])
+            signal.raise_signal(number)
         pressed.append(number)
 
-    # Only the main thread may set handlers; elsewhere Ctrl-C goes there anyway.
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    previous = signal.getsignal(signal.SIGINT)
-    # A handler from outside of Python cannot be put back, an ignored signal stays so.
-    if previous is None or previous is signal.SIG_IGN:
-        yield lambda: False
-        return
-    signal.signal(signal.SIGINT, handler)
+    # Only the main thread may set handlers; elsewhere signals go there anyway.
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous = signal.getsignal(number)
+            # What is not Python's cannot be put back; an ignored signal stays so.
+            if previous is not None and previous is not signal.SIG_IGN:
+                before[number] = signal.signal(number, handler)
     try:
         yield lambda: bool(pressed)
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
 def pacer(steps_per_dispatch: int | None) -> tuple[Callable, Callable]:

@@ -4,13 +4,13 @@ The same arguments give the same object again, so `adam(1e-3)` written in two ca
 `fit` compiles once.
 """
 
-import functools
-
 import jax.numpy as jnp
 import optax
 
+from jflow.arguments import cached
 
-@functools.lru_cache(maxsize=64)
+
+@cached
 def adam(
     learning_rate: float | optax.Schedule = 1e-3,
     *,
@@ -45,7 +45,7 @@ def adam(
     return _clipped("adam", clip, optax.adam(schedule, b1, b2, eps))
 
 
-@functools.lru_cache(maxsize=64)
+@cached
 def adamax(
     learning_rate: float | optax.Schedule = 1e-3,
     *,

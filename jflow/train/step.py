@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jflow.arguments import cached, typed_key
 from jflow.bijector import Array, Condition, Params, log_det_dtype
 from jflow.flow import Flow
 from jflow.train.labels import (
@@ -99,13 +100,14 @@ def init_state(
     return jax.tree.map(_copy, state)
 
 
-@functools.lru_cache(maxsize=64)
+@cached
 def make_train_step(
     flow: Flow | None,
     optimizer: optax.GradientTransformation,
     loss: Loss | None = None,
     average: float | None = None,
     axis_name: str | tuple[str, ...] | None = None,
+    on_nonfinite: str = "stop",
 ) -> Step:
     """Build `step(state, batch) -> (state, metrics)`, pure and not yet jitted.
 
@@ -126,13 +128,16 @@ def make_train_step(
         axis_name: for use inside `jax.pmap` or `jax.shard_map`: loss and gradients are
             averaged over this axis, and noise differs along it. Batches are the local
             parts, the state is the same everywhere.
+        on_nonfinite: `"skip"` counts a step that is not finite, so that the next
+            batch follows; nothing else of the state changes, and its loss is NaN.
 
     Returns:
         The step. The same arguments give the same function again.
 
     Raises:
         TypeError: `optimizer` is not an Optax transformation.
-        ValueError: `average` is not between 0 and 1, or neither flow nor loss is given.
+        ValueError: `average` is not between 0 and 1, neither flow nor loss is given,
+            or `on_nonfinite` is neither `"stop"` nor `"skip"`.
 
     Example:
         >>> import jflow
@@ -147,6 +152,11 @@ def make_train_step(
         raise ValueError(
             f"average={average} must be a decay between 0 and 1, 0.999 for instance."
         )
+    if on_nonfinite not in ("stop", "skip"):
+        raise ValueError(
+            f"on_nonfinite must be 'stop' or 'skip', got {on_nonfinite!r}."
+        )
+    skip = on_nonfinite == "skip"
     if loss is None:
         if flow is None:
             raise ValueError("flow and loss are both None; pass either.")
@@ -176,6 +186,9 @@ def make_train_step(
             opt_state=opt_state,
             average=_averaged(state, params, average),
         )
+        if skip:
+            value = jnp.where(finite, value, jnp.nan)
+            state = state._replace(step=state.step + 1)
         metrics = {"loss": value, "grad_norm": grad_norm, "finite": finite}
         return where(finite, new, state), metrics
 
@@ -220,13 +233,6 @@ def check_params(params: Params) -> None:
             )
 
 
-def typed_key(key: Array) -> Array:
-    """The key as a typed one, also from `jax.random.PRNGKey`."""
-    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        return key
-    return jax.random.wrap_key_data(key)
-
-
 def stream(key: Array, name: int) -> Array:
     """The key of one of training's streams of random numbers."""
     return jax.random.fold_in(key, name)
@@ -249,9 +255,15 @@ def _varying(params, axis_name):
     axis by itself; averaged once more, it would be too large by the axis' size.
     """
 
+    # JAX before 0.9 has another name for it.
+    if hasattr(jax.lax, "pcast"):
+        vary = functools.partial(jax.lax.pcast, axis_name=axis_name, to="varying")
+    else:
+        vary = functools.partial(jax.lax.pvary, axis_name=axis_name)
+
     def leaf(a):
         try:
-            return jax.lax.pcast(a, axis_name, to="varying")
+            return vary(a)
         except ValueError:  # It does already.
             return a
 

@@ -18,8 +18,8 @@ from jflow.train import (
     checkpoints,
     fit,
     init_state,
-    load_params,
-    save_params,
+    load,
+    save,
 )
 
 KEY = jax.random.key(7)
@@ -231,15 +231,15 @@ def test_store_round_trips_every_kind_of_leaf(tmp_path, same):
 
 def test_parameters_round_trip_through_a_file(flow, params, x, same, tmp_path):
     path = tmp_path / "flow.params"
-    save_params(path, params)
+    save(path, params)
     form = jax.eval_shape(flow.init, KEY, x)
-    same(load_params(path, form), params)
+    same(load(path, form), params)
     odd = {"half": jnp.ones((2, 2), jnp.bfloat16) * 1.5, "none": jnp.zeros((0, 4))}
-    save_params(path, odd)
-    same(load_params(path, odd), odd)
+    save(path, odd)
+    same(load(path, odd), odd)
     assert os.listdir(tmp_path) == ["flow.params"]
     with pytest.raises(ValueError, match=r"only there: .*half"):
-        load_params(path, params)
+        load(path, params)
     np.savez(tmp_path / "other.npz", a=np.ones(2))
-    with pytest.raises(ValueError, match="not written by save_params"):
-        load_params(tmp_path / "other.npz", odd)
+    with pytest.raises(ValueError, match=r"not written by jflow\.save"):
+        load(tmp_path / "other.npz", odd)

@@ -1,5 +1,7 @@
 """Eight host devices give what one gives; the pieces run inside pmap and shard_map."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +11,11 @@ from jax.sharding import PartitionSpec as P
 
 from jflow import parallel
 from jflow.base import normal
-from jflow.bijectors import batch_norm
+from jflow.bijectors import batch_norm, coupling
 from jflow.combinators import chain
 from jflow.flow import flow as make_flow
+from jflow.nets import mlp
+from jflow.scalars import affine
 from jflow.train import fit, init_state, make_train_step
 
 KEY = jax.random.key(7)
@@ -103,6 +107,58 @@ def test_layer_that_overflows_on_a_mesh_is_named(x, layers, mesh):
     for data in (x, [x]):
         with pytest.raises(FloatingPointError, match="encode > 0:scale"):
             quiet(flow, broken, data, ADAM, steps=2, mesh=mesh)
+
+
+def test_samples_and_densities_of_a_mesh_are_those_of_one_device(flow, params, x, mesh):
+    # A size that does not divide is padded, and the padding left out.
+    for n in (16, 19):
+        many = parallel.sample(flow, params, KEY, n, mesh, temperature=0.7)
+        one = flow.sample(params, KEY, n, temperature=0.7)
+        np.testing.assert_allclose(many, one, rtol=1e-5, atol=1e-5)
+    condition = x[:, :1]
+    for data, c, size in ((x[:100], None, 64), (x[:5], condition[:5], 1024)):
+        found = parallel.log_prob(flow, params, data, mesh, c, batch_size=size)
+        np.testing.assert_allclose(
+            found, flow.log_prob(params, data, c), rtol=1e-5, atol=1e-5
+        )
+    with pytest.raises(ValueError, match=r"batch_size=100 .* choose 96 or 104"):
+        parallel.log_prob(flow, params, x, mesh, batch_size=100)
+
+
+def test_parameters_may_be_divided_as_well(mesh, same, tmp_path):
+    net = mlp(32, 64, activation=jnp.tanh)
+    wide = make_flow(coupling(affine(), net), normal((4,)))
+    x = np.random.default_rng(0).normal(size=(128, 4)).astype(np.float32)
+    params = wide.init(KEY, x)
+    options = dict(steps=6, batch_size=64, validation=0.25, average=0.9)
+    one, history = quiet(wide, params, x, ADAM, **options)
+    sizes = set()
+
+    def see(state, metrics):
+        for leaf in jax.tree.leaves((state.params, state.opt_state, state.average)):
+            sizes.add(leaf.size / leaf.addressable_shards[0].data.size)
+        for leaf in jax.tree.leaves(state):
+            largest = leaf.size >= 2048 and leaf.ndim == 2
+            assert not largest or leaf.sharding.spec[1] == "data"
+
+    divided = dict(mesh=mesh, shard_params=True, checkpoint=tmp_path) | options
+    many, across = quiet(wide, params, x, ADAM, callbacks=[see], **divided)
+    assert sizes == {1, 8}
+    same(many, one, **CLOSE)
+    np.testing.assert_allclose(across["loss"], history["loss"], rtol=1e-4)
+    # What eight devices wrote is taken up by two, and by one that holds all.
+    longer = options | {"steps": 9}
+    expected, _ = quiet(wide, params, x, ADAM, **longer)
+    for where in (
+        dict(mesh=parallel.data_mesh(2), shard_params=True),
+        dict(),
+    ):
+        copy = tmp_path.parent / f"{tmp_path.name}-{len(where)}"
+        shutil.copytree(tmp_path, copy)
+        fitted, _ = quiet(wide, params, x, ADAM, checkpoint=copy, **longer, **where)
+        same(fitted, expected, **CLOSE)
+    with pytest.raises(ValueError, match=r"shard_params needs mesh="):
+        quiet(wide, params, x, ADAM, shard_params=True, steps=1)
 
 
 def everywhere(tree):
