@@ -35,7 +35,7 @@ from jflow.bijector import Bijector
 # The registry is the tests': what is not in it fails the suite, so nothing is missed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from case import Case, draw, scramble
+from case import Case, draw, scrambled
 from contract import CASES
 
 DEVIATIONS = (0.3, 1.0, 3.0, 10.0)
@@ -95,10 +95,7 @@ def measure(case: Case) -> list[dict[str, Any]]:
     program = passes(b, noise)
     rows, inputs = [], []
     for deviation in DEVIATIONS:
-        params = scramble(start, jax.random.key(3), deviation)
-        if case.covers == "frozen":
-            # What is frozen counts as fixed, and is moved by hand.
-            params = {"fixed": scramble(start["fixed"], jax.random.key(3), deviation)}
+        params = scrambled(case, start, deviation)
         out = program(params, x, condition)
         rows.append({"case": case.name, "deviation": deviation} | errors(x, *out))
         inputs.append((params, out[0], np.asarray(out[1])))

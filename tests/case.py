@@ -75,30 +75,30 @@ def scramble(params, key, scale: float):
 
 
 @functools.cache
-def start(case: Case):
-    """The bijector, and its initial params in float64.
+def initial(case: Case):
+    """The bijector's initial params in float64.
 
     The batch is larger than those tested, so that fitted layers are well conditioned.
     """
-    b = case.build()
     with jax.enable_x64(True):
         x, condition = draw(case, 1, 64, np.float64)
-        params = jax.jit(b.init)(jax.random.key(2), x, condition)
-    return b, jax.tree.map(np.asarray, params)
+        params = jax.jit(case.build().init)(jax.random.key(2), x, condition)
+    return jax.tree.map(np.asarray, params)
+
+
+def scrambled(case: Case, params, scale: float):
+    """The case's params moved; what is frozen counts as fixed, and is moved here."""
+    if case.covers == "frozen":
+        return {"fixed": scramble(params["fixed"], jax.random.key(3), scale)}
+    return scramble(params, jax.random.key(3), scale)
 
 
 @functools.cache
 def prepare(case: Case, dtype=np.float32):
-    """The bijector, scrambled params, a batch and its condition."""
-    b, params = start(case)
-    key = jax.random.key(3)
-    if case.covers == "frozen":
-        params = {"fixed": scramble(params["fixed"], key, case.scramble)}
-    else:
-        params = scramble(params, key, case.scramble)
-    # Both precisions have the same numbers, up to rounding.
-    return (
-        b,
-        jax.tree.map(lambda a: a.astype(dtype), params),
-        *draw(case, 0, dtype=dtype),
-    )
+    """The bijector, scrambled params, a batch and its condition.
+
+    Both precisions have the same numbers, up to rounding.
+    """
+    params = scrambled(case, initial(case), case.scramble)
+    params = jax.tree.map(lambda a: a.astype(dtype), params)
+    return case.build(), params, *draw(case, 0, dtype=dtype)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from case import BATCH, draw, prepare, start
+from case import BATCH, draw, initial, prepare
 from contract import CASES
 
 from jflow import bijectors, combinators, scalars
@@ -153,7 +153,7 @@ def test_init_is_deterministic_floating_and_takes_a_batch_of_one(case):
     for a, same in zip(*map(jax.tree.leaves, (params, again)), strict=True):
         assert a.dtype == np.float32
         np.testing.assert_array_equal(a, same)
-    assert {a.dtype for a in jax.tree.leaves(start(case)[1])} <= {np.dtype(np.float64)}
+    assert {a.dtype for a in jax.tree.leaves(initial(case))} <= {np.dtype(np.float64)}
 
 
 @over([c for c in CASES if not c.integers])  # noise depends on the shape drawn for
@@ -180,8 +180,7 @@ def test_the_condition_reaches_every_active_output(case):
 
 @over([c for c in CASES if c.identity])
 def test_identity_at_initialisation(case):
-    _, params = start(case)
-    params = jax.tree.map(lambda a: a.astype(np.float32), params)
+    params = jax.tree.map(lambda a: a.astype(np.float32), initial(case))
     x, condition = prepare(case)[2:]
     z, log_det, *_ = _single(case)[0](params, x, condition)
     np.testing.assert_allclose(z, x, atol=1e-6)
@@ -190,9 +189,9 @@ def test_identity_at_initialisation(case):
 
 @over([c for c in CASES if c.whitens])
 def test_init_whitens_its_batch(case):
-    b, params = start(case)
     with jax.enable_x64(True):
-        z, _ = jax.jit(b.forward)(params, *draw(case, 1, 64, np.float64))
+        forward = jax.jit(case.build().forward)
+        z, _ = forward(initial(case), *draw(case, 1, 64, np.float64))
     z = np.asarray(z)
     axes = tuple(range(z.ndim - 1))
     np.testing.assert_allclose(z.mean(axes), 0, atol=1e-5)

@@ -81,7 +81,7 @@ def test_densities_integrate_to_one():
     )
     f = jflow.flow(jflow.repeat(step, 2), jflow.normal((2,)))
     assert (
-        abs(_integral(f, _scrambled(f, plane, scale=0.2), -25, 25, 2, 1001) - 1) < 1e-3
+        abs(_integral(f, _scrambled(f, plane, scale=0.1), -25, 25, 2, 1001) - 1) < 1e-3
     )
 
 

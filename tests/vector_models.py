@@ -1,7 +1,6 @@
 """What every model over vectors must satisfy."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from case import scramble

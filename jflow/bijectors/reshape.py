@@ -76,9 +76,7 @@ def squeeze(factor: int = 2, *, order: str = "channel_major") -> Bijector:
     if order == "diagonal" and factor != 2:
         raise ValueError(f"squeeze: order 'diagonal' needs factor 2, got {factor}.")
     area = factor * factor
-    pixels = (
-        np.array([0, 3, 1, 2], np.int32) if order == "diagonal" else np.arange(area)
-    )
+    pixels = np.array([0, 3, 1, 2]) if order == "diagonal" else np.arange(area)
 
     def init(key, x, condition=None):
         forward((), x)
