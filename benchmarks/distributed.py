@@ -8,7 +8,7 @@ of a job on several hosts do. Every layout of processes and devices must give th
 curve of one device. Steps per second on simulated devices would say nothing about
 speed, so the table has what a step communicates instead: the bytes that its collective
 operations return, read from the compiled program, and their share of all bytes that
-the step moves (XLA's own estimate).
+the step moves (XLA's own estimate, which counts the body of a loop once).
 
 With `--kill`, one process is killed half-way: the job must stop with an error, and go
 on from its last checkpoint on another number of processes and devices.
@@ -28,6 +28,7 @@ from pathlib import Path
 
 EVENT, EXAMPLES, SEED = 16, 4096, 0
 BOUND = 1e-5
+COLLECTIVES = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
 WIDTHS = {"f64": 8, "f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "pred": 1}
 
 
@@ -147,18 +148,45 @@ def communication(flow, optimizer, params, mesh, options):
 
 
 def collectives(program: str) -> list[int]:
-    """Bytes that each collective operation of a compiled program returns."""
-    names = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
-    found = []
-    for shapes in re.findall(rf"= (.+?) (?:{names})(?:-start)?\(", program):
-        size = 0
-        for dtype, dims in re.findall(r"([a-z]+\d*)\[([\d,]*)\]", shapes):
-            elements = 1
-            for dim in filter(None, dims.split(",")):
-                elements *= int(dim)
-            size += elements * WIDTHS.get(dtype, 4)
-        found.append(size)
-    return found
+    """Bytes that each collective operation of a compiled program returns when it runs.
+
+    Those in the body of a loop are listed as often as the loop goes round.
+    """
+    bodies, name, entry = {}, None, None
+    for line in program.splitlines():
+        if header := re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\{$", line):
+            name = header[2]
+            entry = name if header[1] else entry
+            bodies[name] = []
+        elif name is not None:
+            bodies[name].append(line)
+
+    def within(computation):
+        found = []
+        for line in bodies.get(computation, []):
+            if match := re.search(rf"= (.+?) (?:{COLLECTIVES})(?:-start)?\(", line):
+                found.append(size_of(match[1]))
+                continue
+            trips = re.search(r'known_trip_count"?:\{"?n"?:"?(\d+)', line)
+            inner = re.findall(r"(?:body|calls|to_apply)=%?([\w.\-]+)", line)
+            for branches in re.findall(r"branch_computations=\{(.*?)\}", line):
+                inner += [name.strip(" %") for name in branches.split(",")]
+            for called in inner:
+                found += within(called) * (int(trips[1]) if trips else 1)
+        return found
+
+    return within(entry)
+
+
+def size_of(shapes: str) -> int:
+    """Bytes of the arrays in an instruction's type."""
+    size = 0
+    for dtype, dims in re.findall(r"([a-z]+\d*)\[([\d,]*)\]", shapes):
+        elements = 1
+        for dim in filter(None, dims.split(",")):
+            elements *= int(dim)
+        size += elements * WIDTHS.get(dtype, 4)
+    return size
 
 
 # --- the job --------------------------------------------------------------------------
