@@ -29,8 +29,8 @@ def test_killed_job_stops_and_is_taken_up_by_another(tmp_path, monkeypatch):
     assert steps and max(steps) <= 5
     result = distributed.job(options, 1, 4, checkpoint=tmp_path)
     np.testing.assert_allclose(result["loss"], expected["loss"], rtol=1e-5)
-    # Each device has the whole gradient summed, and little besides.
-    assert 1 <= result["communicated_bytes"] / result["parameter_bytes"] < 2
+    # The gradient is summed, and hardly anything else sent; what is not learned is not.
+    assert 0.9 < result["communicated_bytes"] / result["parameter_bytes"] < 1.1
 
 
 def test_collectives_are_counted_in_bytes():
