@@ -28,7 +28,7 @@ from report import commit, machine, versions, write_json
 
 import jflow
 
-STEPS = 600
+STEPS = 200
 # Each composition is compiled for a few calls.
 FAST = "--xla_backend_optimization_level=0"
 
@@ -76,7 +76,7 @@ def train(directory):
         evaluate_every=7,
         average=0.99,
         checkpoint=directory,
-        checkpoint_every=10,
+        checkpoint_every=20,
         callbacks=[lambda state, metrics: print(metrics["step"], flush=True)],
         steps_per_dispatch=5,
         progress=False,
@@ -96,7 +96,7 @@ def kills(seed, count):
                 for old in Path(folder).iterdir():
                     subprocess.run(["rm", "-r", str(old)], check=True)
             # After how many lines, and how much later: also within a save.
-            done += run(folder, rng.randrange(1, 30), rng.random() * 0.05)
+            done += run(folder, rng.randrange(1, 20), rng.random() * 0.05)
             print(f"killed {done} times", flush=True)
         run(folder)
         compare(calm, folder)

@@ -233,14 +233,13 @@ def _jacobian(s):
         return
     z, there = _forward(s)
     back = _inverse(s, z)[1]
-    key = s.key
     for name, apply, start, found in (
         ("forward", s.bijector.forward, s.x, there),
         ("inverse", s.bijector.inverse, z, back),
     ):
         truth = jax.jit(
             lambda a, apply=apply: _jacobian_log_dets(
-                apply, s.params, a, s.condition, key
+                apply, s.params, a, s.condition, s.key
             )
         )(start)
         found = found[: len(truth)]

@@ -29,18 +29,21 @@ def test_killed_job_stops_and_is_taken_up_by_another(tmp_path, monkeypatch):
     assert steps and max(steps) <= 5
     result = distributed.job(options, 1, 4, checkpoint=tmp_path)
     np.testing.assert_allclose(result["loss"], expected["loss"], rtol=1e-5)
-    # Each device has the whole gradient summed, and little besides.
-    assert 1 <= result["communicated_bytes"] / result["parameter_bytes"] < 2
+    # The gradient is summed, and hardly anything else sent; what is not learned is not.
+    assert 0.9 < result["communicated_bytes"] / result["parameter_bytes"] < 1.1
 
 
 def test_collectives_are_counted_in_bytes():
     mesh = data_mesh()
 
     def local(x, y):
-        return jax.lax.psum(x, "data"), jax.lax.all_gather(y, "data")
+        def body(x, _):
+            return jax.lax.psum(x, "data") / 8, None
+
+        return jax.lax.scan(body, x, length=3)[0], jax.lax.all_gather(y, "data")
 
     specs = dict(in_specs=(P("data"), P("data")), out_specs=P(), check_vma=False)
     run = jax.jit(jax.shard_map(local, mesh=mesh, **specs))
     program = run.lower(jnp.ones((8, 3)), jnp.ones((16, 5))).compile().as_text()
     found = sorted(distributed.collectives(program))
-    assert found == [3 * 4, 8 * 2 * 5 * 4]
+    assert found == [*3 * [3 * 4], 8 * 2 * 5 * 4]
