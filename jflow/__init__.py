@@ -1,6 +1,7 @@
 """jflow: normalizing flows as pure functions, for JAX."""
 
 from jflow import (
+    bases,
     bijectors,
     calibration,
     diagnostics,
@@ -12,6 +13,8 @@ from jflow import (
     train,
 )
 from jflow.base import Base, class_normal, diagonal_normal, logistic, normal
+from jflow.bases import *  # noqa: F403
+from jflow.bases import __all__ as _bases
 from jflow.bijector import Bijector
 from jflow.bijectors import *  # noqa: F403
 from jflow.bijectors import __all__ as _bijectors
@@ -33,10 +36,12 @@ from jflow.train import fit
 __version__ = "0.1.0"
 
 __all__ = [
+    *_bases,
     *_bijectors,
     "Base",
     "Bijector",
     "Flow",
+    "bases",
     "bijectors",
     "bits_per_dim",
     "calibration",

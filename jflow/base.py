@@ -47,7 +47,7 @@ def normal(shape: tuple[int, ...]) -> Base:
         return ()
 
     def log_prob(params, z, condition=None, temperature=1.0):
-        return _normal_log_prob(z, 0.0, 0.0, temperature)
+        return normal_log_prob(z, 0.0, 0.0, temperature)
 
     def sample(params, key, n, condition=None, temperature=1.0):
         return temperature * jax.random.normal(key, (n, *shape))
@@ -90,7 +90,7 @@ def diagonal_normal(shape: tuple[int, ...]) -> Base:
         return {"mean": zeros, "log_scale": zeros}
 
     def log_prob(params, z, condition=None, temperature=1.0):
-        return _normal_log_prob(z, params["mean"], params["log_scale"], temperature)
+        return normal_log_prob(z, params["mean"], params["log_scale"], temperature)
 
     def sample(params, key, n, condition=None, temperature=1.0):
         mean, log_scale = params["mean"], params["log_scale"]
@@ -127,7 +127,7 @@ def class_normal(shape: tuple[int, ...], classes: int) -> Base:
         ]
 
     def log_prob(params, z, condition=None, temperature=1.0):
-        return _normal_log_prob(z, *chosen(params, condition), temperature)
+        return normal_log_prob(z, *chosen(params, condition), temperature)
 
     def sample(params, key, n, condition=None, temperature=1.0):
         mean, log_scale = chosen(params, condition)
@@ -179,7 +179,8 @@ def check_latents(owner: str, z: Array, shape: tuple[int, ...]) -> None:
         )
 
 
-def _normal_log_prob(z, mean, log_scale, temperature):
+def normal_log_prob(z: Array, mean: Any, log_scale: Any, temperature: Any) -> Array:
+    """Diagonal normal log-density `(N,)`, its scale multiplied by the temperature."""
     log_scale = log_scale + jnp.log(temperature)
     standard = (z - mean) * jnp.exp(-log_scale)
     return sum_event(-0.5 * (standard**2 + math.log(2 * math.pi)) - log_scale)

@@ -2,6 +2,7 @@
 
 import cases_autoregressive
 import cases_classic
+import cases_mixed
 import cases_monotone
 import cases_splines
 import jax
@@ -281,5 +282,6 @@ CASES = [
 
 CASES += cases_autoregressive.CASES
 CASES += cases_splines.CASES
+CASES += cases_mixed.CASES
 CASES += cases_classic.CASES
 CASES += cases_monotone.CASES

@@ -26,9 +26,11 @@ ALLOWED = {
     "nets": {"bijector", "nets"},
     "bijectors": {"bijector", "scalars", "nets", "bijectors"},
     "base": {"bijector"},
+    "bases": {"base", "bases", "bijector"},
     "flow": {"bijector", "base"},
     "models": {
         "base",
+        "bases",
         "bijector",
         "bijectors",
         "combinators",

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jflow.bijector import Bijector, sum_event
 from jflow.bijectors.elementwise import check_scalar, learned_raw
 from jflow.bijectors.masks import check_mask, partition
-from jflow.scalars.scalar import Scalar
+from jflow.scalars.scalar import Scalar, restricted
 
 
 def coupling(
@@ -61,14 +61,20 @@ def coupling(
             f"coupling: net must map out_features to a module, got {net!r}."
         )
     check_mask(mask)
-    predicted = scalar.size - len(scalar.learned)
 
-    def module(active):
-        return net(predicted * active.shape[-1])
+    def part(x):
+        """The partition, and the laws of its passive and its active places."""
+        found = partition(mask, swap, x.shape[1:])
+        own = None if passive is None else restricted(passive, found.places[0])
+        return found, own, restricted(scalar, found.places[1])
 
-    def raw_parameters(params, kept, active, condition):
+    def module(law, active):
+        return net((law.size - len(law.learned)) * active.shape[-1])
+
+    def raw_parameters(law, params, kept, active, condition):
         """The network's output as `(*active.shape, size)`, learned values appended."""
-        out = module(active).apply(params["net"], kept, condition)
+        predicted = law.size - len(law.learned)
+        out = module(law, active).apply(params["net"], kept, condition)
         expected = (*active.shape[:-1], predicted * active.shape[-1])
         if out.shape != expected:
             raise ValueError(
@@ -77,44 +83,45 @@ def coupling(
             )
         out = out.reshape(*active.shape[:-1], predicted, active.shape[-1])
         raw = jnp.swapaxes(out, -1, -2)
-        if not scalar.learned:
+        if not law.learned:
             return raw
         learned = jnp.broadcast_to(
-            params["learned"], (*raw.shape[:-1], len(scalar.learned))
+            params["learned"], (*raw.shape[:-1], len(law.learned))
         )
         return jnp.concatenate([raw, learned], axis=-1)
 
     def init(key, x, condition=None):
-        kept, active = partition(mask, swap, x.shape[1:]).split(x)
-        params = {"net": module(active).init(key, kept, condition)}
-        if scalar.learned:
-            raw = learned_raw(scalar, active.shape[-1:], x.dtype)
-            params["learned"] = raw[..., predicted:]
-        if passive is not None:
-            params["passive"] = learned_raw(passive, kept.shape[1:], x.dtype)
+        parts, own, law = part(x)
+        kept, active = parts.split(x)
+        params = {"net": module(law, active).init(key, kept, condition)}
+        if law.learned:
+            raw = learned_raw(law, active.shape[-1:], x.dtype)
+            params["learned"] = raw[..., law.size - len(law.learned) :]
+        if own is not None:
+            params["passive"] = learned_raw(own, kept.shape[1:], x.dtype)
         return params
 
     def forward(params, x, condition=None, key=None):
-        parts = partition(mask, swap, x.shape[1:])
+        parts, own, law = part(x)
         kept, active = parts.split(x)
-        raw = raw_parameters(params, kept, active, condition)
-        active, log_derivative = scalar.forward(raw, active)
+        raw = raw_parameters(law, params, kept, active, condition)
+        active, log_derivative = law.forward(raw, active)
         log_det = sum_event(parts.zero_passive(log_derivative))
-        if passive is not None:
-            kept, log_derivative = passive.forward(params["passive"], kept)
+        if own is not None:
+            kept, log_derivative = own.forward(params["passive"], kept)
             log_det = log_det + sum_event(parts.zero_active(log_derivative))
         return parts.merge(kept, active), log_det
 
     def inverse(params, z, condition=None, key=None):
-        parts = partition(mask, swap, z.shape[1:])
+        parts, own, law = part(z)
         kept, active = parts.split(z)
         log_det = jnp.zeros(())
-        if passive is not None:
-            kept, log_derivative = passive.inverse(params["passive"], kept)
+        if own is not None:
+            kept, log_derivative = own.inverse(params["passive"], kept)
             kept, log_derivative = map(parts.zero_active, (kept, log_derivative))
             log_det = sum_event(log_derivative)
-        raw = raw_parameters(params, kept, active, condition)
-        active, log_derivative = scalar.inverse(raw, active)
+        raw = raw_parameters(law, params, kept, active, condition)
+        active, log_derivative = law.inverse(raw, active)
         log_det = log_det + sum_event(parts.zero_passive(log_derivative))
         return parts.merge(kept, active), log_det
 

@@ -10,10 +10,11 @@ from jflow.scalars.scalar import Scalar
 def learned_raw(scalar: Scalar, shape: tuple[int, ...], dtype) -> jnp.ndarray:
     """Raw parameters `(*shape, size)`: zeros, then the scalar's learned values."""
     free = jnp.zeros((*shape, scalar.size - len(scalar.learned)), dtype)
-    given = jnp.broadcast_to(
-        jnp.asarray(scalar.learned, dtype), (*shape, len(scalar.learned))
-    )
-    return jnp.concatenate([free, given], axis=-1)
+    given = [
+        jnp.broadcast_to(jnp.asarray(value, dtype), shape)[..., None]
+        for value in scalar.learned
+    ]
+    return jnp.concatenate([free, *given], axis=-1)
 
 
 def elementwise(scalar: Scalar) -> Bijector:

@@ -20,13 +20,15 @@ class Partition(NamedTuple):
     """`split(x) -> (passive, active)`, `merge(passive, active) -> x`.
 
     On a grid both parts have the event's shape: `zero_passive` and `zero_active` zero
-    the values at places that are not the part's own. For slices they do nothing.
+    the values at places that are not the part's own. For slices they do nothing, and
+    `places` are each part's indices of the last axis; on a grid both parts have all.
     """
 
     split: Callable[[Array], tuple[Array, Array]]
     merge: Callable[[Array, Array], Array]
     zero_passive: Callable[[Array], Array]
     zero_active: Callable[[Array], Array]
+    places: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
 
 
 def check_mask(mask) -> None:
@@ -62,7 +64,7 @@ def partition(mask, swap: bool, event: tuple[int, ...]) -> Partition:
                 f"coupling: mask {mask!r} needs at least 2 channels in the last axis, "
                 f"got the event {event}; squeeze it first, or use elementwise."
             )
-        return _halves(event[-1], swap) if mask == "half" else _interleaved(swap)
+        return (_halves if mask == "half" else _interleaved)(event[-1], swap)
     if isinstance(mask, str):
         if len(event) < 2:
             raise ValueError(
@@ -97,10 +99,11 @@ def _halves(channels, swap):
         parts = (active, passive) if swap else (passive, active)
         return jnp.concatenate(parts, axis=-1)
 
-    return Partition(split, merge, _unchanged, _unchanged)
+    places = split(np.arange(channels))
+    return Partition(split, merge, _unchanged, _unchanged, places)
 
 
-def _interleaved(swap):
+def _interleaved(channels, swap):
     def split(x):
         even, odd = x[..., 0::2], x[..., 1::2]
         return (odd, even) if swap else (even, odd)
@@ -112,7 +115,8 @@ def _interleaved(swap):
         woven = woven.reshape(*odd.shape[:-1], 2 * pairs)
         return jnp.concatenate([woven, even[..., pairs:]], axis=-1)
 
-    return Partition(split, merge, _unchanged, _unchanged)
+    places = split(np.arange(channels))
+    return Partition(split, merge, _unchanged, _unchanged, places)
 
 
 def _indexed(passive):
@@ -129,7 +133,7 @@ def _indexed(passive):
     def merge(passive, active):
         return take(jnp.concatenate([passive, active], axis=-1), back)
 
-    return Partition(split, merge, _unchanged, _unchanged)
+    return Partition(split, merge, _unchanged, _unchanged, places)
 
 
 def _grid(passive):

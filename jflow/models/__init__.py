@@ -1,5 +1,6 @@
 """Published architectures, one file each, readable next to the paper."""
 
+from jflow.models.circular_nsf import circular_nsf
 from jflow.models.glow import glow
 from jflow.models.iaf import iaf
 from jflow.models.maf import maf
@@ -10,6 +11,7 @@ from jflow.models.realnvp import realnvp
 from jflow.models.sylvester_flow import sylvester_flow
 
 __all__ = [
+    "circular_nsf",
     "glow",
     "iaf",
     "maf",

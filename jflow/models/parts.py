@@ -68,6 +68,7 @@ def vector_flow(
     bounds: tuple[Any, Any] | None = None,
     embed: Any = None,
     base: Base | None = None,
+    standardise: Bijector | None = None,
 ) -> Flow:
     """A flow over vectors: data standardised, then `layers`, then the base.
 
@@ -79,9 +80,10 @@ def vector_flow(
         embed: a network for the condition, as `embed_condition` takes it. Its features
             are standardised before, by the batch that `init` sees.
         base: the standard normal by default.
+        standardise: the layer that standardises the data, `actnorm()` by default.
     """
     front = [] if bounds is None else [bounded(*bounds)]
-    bijector = chain(*front, actnorm(), *layers)
+    bijector = chain(*front, standardise or actnorm(), *layers)
     if embed is not None:
         bijector = embed_condition(bijector, embed)
     return flow(standardise_condition(bijector), base or normal(shape))

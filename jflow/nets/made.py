@@ -4,10 +4,8 @@ Germain et al. 2015, https://arxiv.org/abs/1502.03509; residual blocks as in Dur
 al. 2019, appendix B.1, https://arxiv.org/abs/1906.04032.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from numbers import Real
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +15,7 @@ import numpy as np
 from jflow.bijector import Array, Params
 from jflow.nets.layers import fit_condition, head_dtype
 from jflow.nets.order import Order, adjacency_of, order_of
+from jflow.nets.periodic import periodic_features
 
 
 class Made(NamedTuple):
@@ -94,7 +93,7 @@ def made(
         graph = order_of(
             "made", adjacency_of("made", dimensions, order, passes, adjacency)
         )
-        features = _features(dimensions, periodic)
+        features = periodic_features("made", dimensions, periodic)
         if residual:
             widths = hidden[:1] + tuple(w for w in hidden[1:] for _ in range(2))
         else:
@@ -291,38 +290,3 @@ def _arrange(layers, units, blocks, graph) -> list[dict[str, Array]]:
         bias = _columns(layer["bias"][None], blocks[i + 1])[:, 0]
         arranged.append({"kernel": _columns(kernel, blocks[i + 1]), "bias": bias})
     return arranged
-
-
-# --- what the network sees of a dimension ---------------------------------------------
-
-
-class _Features(NamedTuple):
-    count: int
-    apply: Callable[[Array, Any], Array]
-
-
-def _features(dimensions: int, periodic: Any) -> _Features:
-    """The dimensions as they are, or sine and cosine of those that wrap."""
-    if periodic is None:
-        return _Features(1, lambda x, places: x)
-    if len(periodic) == 2 and all(isinstance(end, Real) for end in periodic):
-        periodic = [periodic] * dimensions
-    if len(periodic) != dimensions:
-        raise ValueError(
-            f"made: periodic names {len(periodic)} dimensions, the event has "
-            f"{dimensions}; give one (lower, upper) or None for each."
-        )
-    wraps = np.array([pair is not None for pair in periodic] + [False])
-    pairs = np.array([pair or (0.0, 1.0) for pair in periodic] + [(0.0, 1.0)])
-
-    def apply(x, places):
-        lower, upper = (jnp.asarray(p, x.dtype)[places] for p in pairs.T)
-        angle = 2 * math.pi * (x - lower) / (upper - lower)
-        wrapped = jnp.asarray(wraps)[places]
-        # A sine has no use for an argument of 1e30.
-        angle = jnp.where(wrapped, jnp.clip(angle, -1e6, 1e6), 0)
-        first = jnp.where(wrapped, jnp.cos(angle), x)
-        both = jnp.stack([first, jnp.sin(angle)], axis=-1)
-        return both.reshape(*x.shape[:-1], -1)
-
-    return _Features(2, apply)

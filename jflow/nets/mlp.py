@@ -1,13 +1,16 @@
 """The multilayer perceptron as a conditioner."""
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 
 from jflow.bijector import Array
 from jflow.nets.layers import ConditionBias, head_dtype
+from jflow.nets.periodic import periodic_features
 
 
 class MLP(nn.Module):
@@ -19,11 +22,13 @@ class MLP(nn.Module):
     output_activation: Callable | None = None
     zero_last: bool = True
     dtype: Any = None
+    periodic: tuple | None = None
 
     @nn.compact
     def __call__(self, x: Array, condition: Array | None = None) -> Array:
         wide = head_dtype(x)
-        h = x
+        features = periodic_features("mlp", x.shape[-1], self.periodic)
+        h = features.apply(x, np.arange(x.shape[-1]))
         for i, width in enumerate((*self.hidden, self.out_features)):
             last = i == len(self.hidden)
             zero = last and self.zero_last
@@ -45,6 +50,7 @@ def mlp(
     output_activation: Callable | None = None,
     zero_last: bool = True,
     dtype: Any = None,
+    periodic: Any = None,
 ) -> Callable[[int], MLP]:
     """A multilayer perceptron with the given hidden widths, over the last axis.
 
@@ -57,6 +63,8 @@ def mlp(
             identity.
         dtype: of the hidden layers, `jnp.bfloat16` for instance; the last layer and all
             parameters are float32, or better where the data are.
+        periodic: a (lower, upper) pair, or one for each input with None for those that
+            do not wrap: the network sees sine and cosine of these.
 
     Returns:
         A function `out_features -> module`.
@@ -75,9 +83,21 @@ def mlp(
         if not isinstance(width, int) or width < 1:
             raise ValueError(f"mlp: hidden widths are positive integers, got {hidden}.")
 
+    # Flax wants attributes that can be hashed.
+    if periodic is not None:
+        periodic = tuple(
+            p if p is None or isinstance(p, Real) else tuple(p) for p in periodic
+        )
+
     def build(out_features: int) -> MLP:
         return MLP(
-            hidden, out_features, activation, output_activation, zero_last, dtype
+            hidden,
+            out_features,
+            activation,
+            output_activation,
+            zero_last,
+            dtype,
+            periodic,
         )
 
     return build

@@ -22,7 +22,8 @@ class Scalar(NamedTuple):
             broadcasts to it, `y` and `log_derivative` have the shape of `x`.
         inverse: `(raw, y) -> (x, log_derivative)`, that of the inverse.
         learned: initial values of the last `len(learned)` raw parameters, which are
-            learned directly, per channel, instead of being predicted by a network.
+            learned directly, per channel, instead of being predicted by a network; each
+            a number, or one for each place where the family differs between places.
         take: the restriction to some places (static indices) of the last axis of `x`,
             where the family differs from place to place; None where it does not.
     """
@@ -30,8 +31,13 @@ class Scalar(NamedTuple):
     size: int
     forward: Callable[[Array, Array], tuple[Array, Array]]
     inverse: Callable[[Array, Array], tuple[Array, Array]]
-    learned: tuple[float, ...] = ()
+    learned: tuple[float | tuple[float, ...], ...] = ()
     take: Callable[[np.ndarray], "Scalar"] | None = None
+
+
+def restricted(scalar: Scalar, places: np.ndarray | None) -> Scalar:
+    """The scalar of some places of the last axis; None stands for all of them."""
+    return scalar if scalar.take is None or places is None else scalar.take(places)
 
 
 def unpack(raw: Array, x: Array) -> list[Array]:

@@ -1,0 +1,235 @@
+"""What splines share: knots in a box, the search for a bin, and what lies outside."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jflow.bijector import Array
+from jflow.scalars.circular import interval, wrap
+from jflow.scalars.scalar import Scalar, check_count, promote
+
+ENDS = ("linear", "box", "circular")
+SOFT_CLIP = abs(math.log(1e-3))
+
+
+class Knots(NamedTuple):
+    """A spline's options, checked.
+
+    Attributes:
+        bins: the number of pieces K.
+        lower, upper: the box.
+        ends: one of `ENDS`.
+        soft: the parametrisation is `"soft_clip"`, not `"softmax"`.
+        minimum: of `"softmax"`.
+        logit_scale: what softmax logits are divided by.
+        learned_box: two more raw parameters move and scale the box.
+    """
+
+    bins: int
+    lower: float
+    upper: float
+    ends: str
+    soft: bool
+    minimum: float
+    logit_scale: float
+    learned_box: bool
+
+    @property
+    def free(self) -> int:
+        """How many of the K + 1 knots' derivatives are free."""
+        return self.bins + {"linear": -1, "box": 1, "circular": 0}[self.ends]
+
+    def sizes(self, logits: Array) -> Array:
+        """Relative widths or heights, positive and of sum 1."""
+        logits = logits / self.logit_scale
+        if self.soft:
+            return jax.nn.softmax(soft_clip(logits, SOFT_CLIP / 2))
+        return self.minimum + (1 - self.bins * self.minimum) * jax.nn.softmax(logits)
+
+    def positive(self, raw: Array, limit: float = SOFT_CLIP) -> Array:
+        """Positive numbers, 1 for zero; soft ones between `exp(-limit)` and its
+        inverse.
+        """
+        if self.soft:
+            return jnp.exp(soft_clip(raw, limit))
+        start = math.log(math.expm1(1 - self.minimum))
+        return self.minimum + jax.nn.softplus(raw + start)
+
+    def at_knots(self, free: Array) -> Array:
+        """The free values `(..., free)` as those at all K + 1 knots."""
+        if self.ends == "linear":
+            one = jnp.ones_like(free, shape=(*free.shape[:-1], 1))
+            return jnp.concatenate([one, free, one], axis=-1)
+        if self.ends == "circular":
+            return jnp.concatenate([free, free[..., :1]], axis=-1)
+        return free
+
+
+class Pieces(NamedTuple):
+    """What raw parameters `(..., size)` become.
+
+    Attributes:
+        widths, heights: of the bins, relative to the box, `(..., K)`.
+        slopes: derivatives at the knots, `(..., K + 1)`.
+        logits: one number more for each bin, `(..., K)`.
+    """
+
+    widths: Array
+    heights: Array
+    slopes: Array | None = None
+    logits: Array | None = None
+
+
+class Bin(NamedTuple):
+    """One bin for each variable: where its image starts and ends, its image's size, its
+    slope (height over width), the derivatives at its ends, and its logit.
+    """
+
+    start: Array
+    end: Array
+    size: Array
+    s: Array
+    d0: Array | None
+    d1: Array | None
+    logit: Array | None
+
+
+def soft_clip(raw: Array, limit: float) -> Array:
+    """`raw / (1 + |raw| / limit)`, strictly between `-limit` and `limit`."""
+    return raw / (1 + jnp.abs(raw / limit))
+
+
+def check_knots(
+    owner: str,
+    bins: int,
+    bound: float | tuple[float, float],
+    ends: str,
+    parametrisation: str,
+    minimum: float,
+    logit_scale: float,
+    learned_box: bool,
+    allowed: tuple[str, ...] = ENDS,
+) -> Knots:
+    """The options as `Knots`, or a ValueError that names what cannot be used."""
+    check_count(owner, "bins", bins)
+    lower, upper = interval(owner, bound)
+    if ends not in allowed:
+        raise ValueError(f"{owner}: ends must be one of {allowed}, got {ends!r}.")
+    if parametrisation not in ("soft_clip", "softmax"):
+        raise ValueError(
+            f'{owner}: parametrisation must be "soft_clip" or "softmax", got '
+            f"{parametrisation!r}."
+        )
+    if not 0 < minimum * bins < 1 or logit_scale <= 0:
+        raise ValueError(
+            f"{owner}: minimum={minimum} times {bins} bins must be in (0, 1), and "
+            f"logit_scale={logit_scale} positive."
+        )
+    if learned_box and ends != "linear":
+        raise ValueError(
+            f'{owner}: learned_box=True is for ends="linear", where the box may lie '
+            f"anywhere; a {ends!r} one is the data's own."
+        )
+    soft = parametrisation == "soft_clip"
+    return Knots(bins, lower, upper, ends, soft, minimum, logit_scale, learned_box)
+
+
+def piecewise(
+    knots: Knots,
+    size: int,
+    pieces: Callable[[Array], Pieces],
+    forward: Callable,
+    inverse: Callable,
+) -> Scalar:
+    """A scalar that is a monotone piece between each two knots.
+
+    Args:
+        knots: the options.
+        size: how many raw parameters `pieces` takes, those of a learned box excepted.
+        pieces: what they become.
+        forward: `(bin, xi, eta) -> (part, rest, log_derivative)`: from the place
+            `xi = 1 - eta` in the bin to that in its image, `part = 1 - rest`.
+        inverse: the same for the inverse map, where the image is the bin's x-side.
+    """
+    lower, upper = knots.lower, knots.upper
+
+    def enter(x):
+        """The point in the box, and whether the spline is asked there."""
+        if knots.ends == "circular":
+            return wrap(x, lower, upper), True
+        return jnp.clip(x, lower, upper), (x >= lower) & (x <= upper)
+
+    def apply(raw, x, evaluate, search):
+        wide, value = promote(raw, x)
+        to_box, from_box = _box(knots, wide[..., size:])
+        inside, asked = enter(to_box(value))
+        found, q, p = _find(pieces(wide[..., :size]), inside, lower, upper, search)
+        part, rest, log_derivative = evaluate(found, q, p)
+        # By way of the end where what is added is small.
+        near = part < rest
+        y = jnp.where(
+            near, found.start + found.size * part, found.end - found.size * rest
+        )
+        y = jnp.where(asked, from_box(jnp.clip(y, lower, upper)), value)
+        return y.astype(x.dtype), jnp.where(asked, log_derivative, 0.0)
+
+    return Scalar(
+        size + 2 * knots.learned_box,
+        lambda raw, x: apply(raw, x, forward, "x"),
+        lambda raw, y: apply(raw, y, inverse, "y"),
+        learned=(0.0, 0.0) * knots.learned_box,
+    )
+
+
+def _box(knots, raw):
+    """From the learned box to the fixed one and back; slopes do not change."""
+    if not knots.learned_box:
+        return (lambda x: x), (lambda y: y)
+    middle, half = (knots.lower + knots.upper) / 2, (knots.upper - knots.lower) / 2
+    centre = middle + half * raw[..., 0]
+    scale = jnp.exp(soft_clip(raw[..., 1], SOFT_CLIP))
+
+    def to_box(x):
+        return middle + (x - centre) / scale
+
+    def from_box(y):
+        return centre + scale * (y - middle)
+
+    return to_box, from_box
+
+
+def _find(pieces, value, lower, upper, search):
+    """The bin that `value` is in, and its place there from the left and the right.
+
+    Sizes are differences of the knots as they are rounded, so that bins meet exactly.
+    """
+    here, there = pieces.widths, pieces.heights
+    here, there = (here, there) if search == "x" else (there, here)
+    knots, images = (_knots(sizes, lower, upper) for sizes in (here, there))
+    # A knot belongs to the bin that begins there.
+    index = (value[..., None] >= knots[..., 1:-1]).sum(axis=-1, keepdims=True)
+
+    def pick(table, offset=0):
+        if table is None:
+            return None
+        table = jnp.broadcast_to(table, (*value.shape, table.shape[-1]))
+        return jnp.take_along_axis(table, index + offset, axis=-1)[..., 0]
+
+    width = pick(knots, 1) - pick(knots)
+    size = pick(images, 1) - pick(images)
+    s = size / width if search == "x" else width / size
+    q = jnp.clip((value - pick(knots)) / width, 0.0, 1.0)
+    p = jnp.clip((pick(knots, 1) - value) / width, 0.0, 1.0)
+    slopes = pick(pieces.slopes), pick(pieces.slopes, 1)
+    found = Bin(pick(images), pick(images, 1), size, s, *slopes, pick(pieces.logits))
+    return found, q, p
+
+
+def _knots(sizes, lower, upper):
+    """Where the bins begin and end, the box's own ends exact."""
+    inner = lower + jnp.cumsum((upper - lower) * sizes, axis=-1)[..., :-1]
+    ones = jnp.ones_like(sizes, shape=(*sizes.shape[:-1], 1))
+    return jnp.concatenate([lower * ones, inner, upper * ones], axis=-1)
