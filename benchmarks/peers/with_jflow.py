@@ -72,14 +72,11 @@ def realnvp(case: Case, **options) -> jflow.Flow:
 
 
 def spline(case: Case, **options) -> jflow.Flow:
-    """The same couplings with a spline as their law."""
+    """Spline couplings; reversing between them lets one be compiled for all."""
     law = jflow.scalars.rational_quadratic_spline(case.bins)
     net = jflow.nets.mlp(case.width, case.width)
-    pair = jflow.chain(
-        jflow.coupling(law, net, "interleaved"),
-        jflow.coupling(law, net, "interleaved", swap=True),
-    )
-    stack = jflow.repeat(pair, case.layers // 2, **options)
+    layer = jflow.chain(jflow.coupling(law, net), jflow.reverse())
+    stack = jflow.repeat(layer, case.layers, **options)
     return jflow.flow(stack, jflow.normal(case.shape))
 
 
