@@ -60,7 +60,7 @@ def linear_rational_spline(
     )
 
     def pieces(raw):
-        widths, heights, meets, free = jnp.split(raw, (bins, 2 * bins, 3 * bins), -1)
+        widths, heights, meets, free = jnp.split(raw, (bins, 2 * bins, 3 * bins), -2)
         slopes = knots.at_knots(knots.positive(free))
         return Pieces(knots.sizes(widths), knots.sizes(heights), slopes, meets)
 

@@ -6,7 +6,14 @@ https://arxiv.org/abs/1808.03856
 
 import jax.numpy as jnp
 
-from jflow.scalars.knots import SOFT_CLIP, Knots, Pieces, check_knots, piecewise
+from jflow.scalars.knots import (
+    SOFT_CLIP,
+    Knots,
+    Pieces,
+    Sizes,
+    check_knots,
+    piecewise,
+)
 from jflow.scalars.scalar import Scalar
 
 
@@ -64,10 +71,10 @@ def quadratic_spline(
         )
 
     def pieces(raw):
-        widths = knots.sizes(raw[..., :bins])
-        densities = _scaled(knots, widths, raw[..., bins:])
-        heights = widths * (densities[..., :-1] + densities[..., 1:]) / 2
-        return Pieces(widths, heights, densities)
+        widths = knots.sizes(raw[..., :bins, :]).relative()
+        densities = _scaled(knots, widths, raw[..., bins:, :])
+        heights = widths * (densities[..., :-1, :] + densities[..., 1:, :]) / 2
+        return Pieces(Sizes(widths), Sizes(heights), densities)
 
     return piecewise(
         knots, bins + knots.free, pieces, _quadratic_forward, _quadratic_inverse
@@ -120,7 +127,7 @@ def linear_spline(
 
     def pieces(raw):
         heights = knots.sizes(raw)
-        return Pieces(jnp.full_like(heights, 1 / bins), heights)
+        return Pieces(Sizes(jnp.full_like(heights.parts, 1 / bins)), heights)
 
     return piecewise(knots, bins, pieces, _linear_forward, _linear_inverse)
 
@@ -129,18 +136,18 @@ def _scaled(knots: Knots, widths, raw):
     """Densities at the knots, those of linear ends 1, with integral 1."""
     densities = knots.at_knots(knots.positive(raw, SOFT_CLIP / 4))
     # A density's share of the trapezoids beside it.
-    nothing = jnp.zeros_like(widths[..., :1])
-    before = jnp.concatenate([nothing, widths], axis=-1)
-    after = jnp.concatenate([widths, nothing], axis=-1)
+    nothing = jnp.zeros_like(widths[..., :1, :])
+    before = jnp.concatenate([nothing, widths], axis=-2)
+    after = jnp.concatenate([widths, nothing], axis=-2)
     shares = (before + after) / 2
     if knots.ends == "linear":
-        shares, inner = shares[..., 1:-1], densities[..., 1:-1]
-        free = shares.sum(axis=-1, keepdims=True)
-        inner = inner * (free / (shares * inner).sum(axis=-1, keepdims=True))
-        one = densities[..., :1]
-        densities = jnp.concatenate([one, inner, one], axis=-1)
+        shares, inner = shares[..., 1:-1, :], densities[..., 1:-1, :]
+        free = shares.sum(axis=-2, keepdims=True)
+        inner = inner * (free / (shares * inner).sum(axis=-2, keepdims=True))
+        one = densities[..., :1, :]
+        densities = jnp.concatenate([one, inner, one], axis=-2)
     else:
-        densities = densities / (shares * densities).sum(axis=-1, keepdims=True)
+        densities = densities / (shares * densities).sum(axis=-2, keepdims=True)
     if knots.soft:
         return densities
     return knots.minimum + (1 - knots.minimum) * densities

@@ -66,11 +66,21 @@ def rational_quadratic_spline(
     )
 
     def pieces(raw):
-        widths, heights = raw[..., :bins], raw[..., bins : 2 * bins]
-        slopes = knots.at_knots(knots.positive(raw[..., 2 * bins :]))
+        widths, heights, free = jnp.split(raw, (bins, 2 * bins), axis=-2)
+        slopes = knots.at_knots(free, end=0.0)
         return Pieces(knots.sizes(widths), knots.sizes(heights), slopes)
 
-    return piecewise(knots, 2 * bins + knots.free, pieces, _forward, _inverse)
+    def sloped(evaluate):
+        """Two slopes are asked for, so two become positive."""
+
+        def apply(b, xi, eta):
+            d0, d1 = knots.positive(b.d0), knots.positive(b.d1)
+            return evaluate(b._replace(d0=d0, d1=d1), xi, eta)
+
+        return apply
+
+    size = 2 * bins + knots.free
+    return piecewise(knots, size, pieces, sloped(_forward), sloped(_inverse))
 
 
 def _denominator(b, xi, eta):
@@ -83,7 +93,7 @@ def _forward(b, xi, eta):
     part = xi * (b.s * xi + b.d0 * eta) / den
     rest = eta * (b.s * eta + b.d1 * xi) / den
     slope = b.d1 * xi**2 + 2 * b.s * xi * eta + b.d0 * eta**2
-    log_derivative = 2 * jnp.log(b.s) + jnp.log(slope) - 2 * jnp.log(den)
+    log_derivative = 2 * jnp.log(b.s / den) + jnp.log(slope)
     return part, rest, log_derivative
 
 
@@ -101,5 +111,5 @@ def _inverse(b, q, p):
     over_left, over_right = 2 * b.s * q + up, 2 * b.s * p + down
     xi = jnp.where(left, 2 * b.s * q / over_left, down / over_right)
     eta = jnp.where(left, up / over_left, 2 * b.s * p / over_right)
-    log_derivative = jnp.log(_denominator(b, xi, eta)) - jnp.log(b.s) - jnp.log(r)
+    log_derivative = jnp.log(_denominator(b, xi, eta) / r) - jnp.log(b.s)
     return xi, eta, log_derivative

@@ -1,0 +1,70 @@
+"""What programs hold, read from their text: nothing nobody asked for, flat in depth."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jflow
+from jflow import models, nets, scalars
+
+# Every constructor, by how deep it is and the event it is over.
+DEEP = {
+    "nice": ((6,), lambda n: models.nice((6,), bits=None, couplings=n, hidden=(8,))),
+    "realnvp": ((6,), lambda n: models.realnvp((6,), couplings=n, hidden=(8,))),
+    "glow": ((8, 8, 2), lambda n: models.glow((8, 8, 2), levels=2, depth=n, width=4)),
+    "maf": ((6,), lambda n: models.maf((6,), layers=n, hidden=(8,))),
+    "iaf": ((6,), lambda n: models.iaf((6,), layers=n, hidden=(8,))),
+    "nsf": ((6,), lambda n: models.nsf((6,), layers=n, hidden=(8,), bins=3)),
+    "planar_flow": ((6,), lambda n: models.planar_flow((6,), layers=n)),
+    "sylvester_flow": ((6,), lambda n: models.sylvester_flow((6,), layers=n)),
+    "circular_nsf": (
+        (6,),
+        lambda n: models.circular_nsf((6,), [0, 1], layers=n, hidden=(8,)),
+    ),
+}
+
+
+def test_every_constructor_is_here():
+    assert set(DEEP) == set(models.__all__)
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_a_gradients_program_does_not_grow_with_depth(name):
+    shape, build = DEEP[name]
+    x = jax.ShapeDtypeStruct((4, *shape), jnp.float32)
+
+    def size(n):
+        flow = build(n)
+        params = jax.eval_shape(flow.init, jax.random.key(0), x)
+
+        def loss(params, x):
+            return flow.log_prob(params, x).mean()
+
+        return str(jax.make_jaxpr(jax.grad(loss))(params, x)).count(" = ")
+
+    assert size(4) == size(16)
+
+
+LAWS = {
+    "affine": scalars.affine(),
+    "spline": scalars.rational_quadratic_spline(3),
+}
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_decoding_computes_no_log_det(law):
+    """Neither the layers' logarithms nor the base's sums are in what is compiled."""
+    layer = jflow.chain(jflow.actnorm(), jflow.coupling(LAWS[law], nets.mlp(4)))
+    flow = jflow.flow(jflow.repeat(layer, 3), jflow.normal((4,)))
+    x = jax.ShapeDtypeStruct((8, 4), jnp.float32)
+    params = jax.eval_shape(flow.init, jax.random.key(0), x)
+
+    def logarithms(function):
+        text = function.lower(params, x).compile().as_text()
+        return len(re.findall(r"\b(?:log|log-plus-one)\(", text))
+
+    assert logarithms(flow.decode) == 0
+    if law == "spline":
+        assert logarithms(flow.log_prob) > 0
