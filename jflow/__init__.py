@@ -32,8 +32,7 @@ from jflow.combinators import (
 from jflow.diagnostics import bits_per_dim, check_bijector
 from jflow.flow import Flow, flow
 from jflow.train import fit, load, save
-
-__version__ = "0.1.0"
+from jflow.version import __version__ as __version__
 
 __all__ = [
     *_bases,

@@ -48,6 +48,7 @@ ALLOWED = {
         "flow",
         "parallel",
         "train",
+        "version",
     },
 }
 

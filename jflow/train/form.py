@@ -5,13 +5,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jflow.version import __version__
+
 FORMAT = 2
 
 
 def versions() -> dict[str, Any]:
     """The format of what is written, and the version of jflow that writes it."""
-    from jflow import __version__  # The package imports this module.
-
     return {"format": FORMAT, "jflow": __version__}
 
 

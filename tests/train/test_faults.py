@@ -154,7 +154,7 @@ def test_damaged_checkpoints_and_other_versions_are_refused(tmp_path, monkeypatc
 
     train()
     train()
-    monkeypatch.setattr(jflow, "__version__", "99.0.0")
+    monkeypatch.setattr("jflow.train.form.__version__", "99.0.0")
     with pytest.raises(ValueError, match=r"by jflow 0.* this is 99\.0\.0; install"):
         train()
     monkeypatch.undo()
@@ -173,7 +173,7 @@ def test_damaged_files_and_other_versions_are_refused(tmp_path, monkeypatch):
     assert isinstance(jflow.load(path)["p"][1], list)
     with pytest.raises(ValueError, match=r"only there: \['p'\]"):
         jflow.load(path, ZERO | {"q": jnp.zeros(2)})
-    monkeypatch.setattr(jflow, "__version__", "99.0.0")
+    monkeypatch.setattr("jflow.train.form.__version__", "99.0.0")
     with pytest.raises(ValueError, match=r"this is 99\.0\.0; install jflow==0"):
         jflow.load(path)
     monkeypatch.undo()
