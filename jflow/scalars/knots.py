@@ -233,10 +233,20 @@ def piecewise(
         y = jnp.where(asked, from_box(jnp.clip(y, lower, upper)), value)
         return y.astype(x.dtype), jnp.where(asked, log_derivative, 0.0)
 
+    def recomputed(evaluate, search):
+        """Dear to keep, cheap to compute: what lies between would be stored many times
+        the raw parameters' size.
+        """
+
+        def once(raw, x):
+            return apply(raw, x, evaluate, search)
+
+        return jax.checkpoint(once, prevent_cse=False)
+
     return Scalar(
         size + 2 * knots.learned_box,
-        lambda raw, x: apply(raw, x, forward, "x"),
-        lambda raw, y: apply(raw, y, inverse, "y"),
+        recomputed(forward, "x"),
+        recomputed(inverse, "y"),
         learned=(0.0, 0.0) * knots.learned_box,
     )
 
