@@ -157,9 +157,9 @@ def _moved(params, scale):
 
 def _parameters(params):
     wrong = [
-        f"params{jax.tree_util.keystr(path)} is {_dtype(leaf)}"
+        f"params{jax.tree_util.keystr(path)} is {jnp.result_type(leaf)}"
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-        if not jnp.issubdtype(_dtype(leaf), jnp.floating)
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
     ]
     if wrong:
         yield (
@@ -390,12 +390,8 @@ def _largest(a):
 
 
 def _identical(a, b):
-    return np.array_equal(np.asarray(a), np.asarray(b), equal_nan=False)
-
-
-def _dtype(leaf):
-    return jnp.result_type(leaf)
+    return np.array_equal(a, b)
 
 
 def _floating(leaf):
-    return jnp.issubdtype(_dtype(leaf), jnp.floating)
+    return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
