@@ -390,7 +390,7 @@ def _largest(a):
 
 
 def _identical(a, b):
-    return np.array_equal(np.asarray(a), np.asarray(b), equal_nan=False)
+    return np.array_equal(a, b)
 
 
 def _floating(leaf):
