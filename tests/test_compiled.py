@@ -23,6 +23,10 @@ DEEP = {
         (6,),
         lambda n: models.circular_nsf((6,), [0, 1], layers=n, hidden=(8,)),
     ),
+    **{
+        name: ((3,), lambda n, build=getattr(models, name): build((3,), layers=n))
+        for name in ("made", "naf", "umnn", "sos", "bpf", "bnaf", "gaussianization")
+    },
 }
 
 

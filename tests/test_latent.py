@@ -157,7 +157,7 @@ def test_manipulate_passes_the_key_on():
     params = {"bijector": (), "base": ()}
     key = jax.random.key(0)
     latent.manipulate(model, params, jnp.zeros((2, 3)), jnp.ones(3), [1.0], key=key)
-    assert seen == [True, True]
+    assert len(seen) >= 2 and all(seen)
 
 
 def test_manipulate_names_what_is_wrong():
