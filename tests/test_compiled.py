@@ -1,6 +1,7 @@
 """What programs hold, read from their text: nothing nobody asked for, flat in depth."""
 
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,10 @@ DEEP = {
         lambda n: models.circular_nsf((6,), [0, 1], layers=n, hidden=(8,)),
     ),
     **{
-        name: ((3,), lambda n, build=getattr(models, name): build((3,), layers=n))
+        name: (
+            (3,),
+            partial(lambda name, n: getattr(models, name)((3,), layers=n), name),
+        )
         for name in ("made", "naf", "umnn", "sos", "bpf", "bnaf", "gaussianization")
     },
 }
