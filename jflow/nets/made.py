@@ -43,7 +43,7 @@ class Made(NamedTuple):
 
 def made(
     *hidden: int,
-    order: str | Sequence[int] = "natural",
+    order: str | int | Sequence[int] = "natural",
     passes: int | None = None,
     adjacency: Any = None,
     residual: bool = False,
@@ -60,9 +60,8 @@ def made(
     Args:
         *hidden: the hidden layers' widths, raised where a layer would have fewer units
             than there are degrees.
-        order: `"natural"`, `"reversed"`, or the dimensions in the order in which they
-            depend on one another, `numpy.random.default_rng(0).permutation(D)` for
-            instance.
+        order: `"natural"`, `"reversed"`, the dimensions in the order in which they
+            depend on one another, or an integer: the seed of a random order.
         passes: cut the order into so many groups, independent within: undoing takes so
             many passes. 2 is a coupling.
         adjacency: `(D, D)` booleans instead of an order, True at [i, j] where dimension
@@ -233,8 +232,8 @@ def _check(hidden, order, passes, adjacency, residual):
         raise ValueError(f"made: hidden widths are positive integers, got {hidden}.")
     if isinstance(order, str) and order not in ("natural", "reversed"):
         raise ValueError(
-            f'made: order must be "natural", "reversed" or a permutation, got {order!r}'
-            "; a random one is numpy.random.default_rng(0).permutation(D)."
+            'made: order must be "natural", "reversed", a permutation, or the integer '
+            f"seed of a random one; got {order!r}."
         )
     if passes is not None and (not isinstance(passes, int) or passes < 1):
         raise ValueError(f"made: passes must be a positive integer, got {passes!r}.")

@@ -70,6 +70,8 @@ def adjacency_of(
         natural = np.arange(dimensions)
         places = natural if order == "natural" else natural[::-1]
     else:
+        if isinstance(order, int):
+            order = np.random.default_rng(order).permutation(dimensions)
         if sorted(order) != list(range(dimensions)):
             raise ValueError(
                 f"{owner}: order {order!r} is no permutation of the event's "
