@@ -172,7 +172,8 @@ def _incremental(scalar, with_learned, made, params, z, condition) -> Array:
 
 
 def _sequential(sweep, start, order) -> Array:
-    level = np.asarray(order.level)
+    # Of 32 bits whatever the mode: JAX may keep a constant that both modes share.
+    level = np.asarray(order.level, np.int32)
 
     def step(i, x):
         return jnp.where(level == i, sweep(x), x)
