@@ -20,7 +20,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from report import RESULTS, commit, machine, table, versions, write_json
+from report import RESULTS, provenance, table, write_json
 
 import jflow
 from jflow.diagnostics import jacobi_sweeps
@@ -37,13 +37,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     """Measure, print, save; the metrics."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parse(arguments)
-    metrics = {
-        "command": " ".join(["python benchmarks/autoregressive.py", *arguments]),
-        "machine": machine(),
-        "versions": versions(),
-        "commit": commit(),
-        "targets": TARGETS,
-    }
+    metrics = provenance("autoregressive.py", arguments) | {"targets": TARGETS}
     rows = [row for size in options.sizes for row in measure(size, options)]
     metrics["rows"] = [dict(zip(HEADER, row, strict=True)) for row in rows]
     write_json(Path(options.results), metrics)

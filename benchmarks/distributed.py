@@ -324,9 +324,9 @@ def main(argv=None):
     if options.worker is not None:
         worker(options)
         return
-    from report import commit, machine, table, versions, write_json
+    from report import provenance, table, write_json
 
-    content = {"machine": machine(), "versions": versions(), "commit": commit()}
+    content = provenance("distributed.py", argv)
     content |= {"steps": options.steps, "batch": options.batch, "fsdp": options.fsdp}
     if options.kill:
         content |= kill_and_resume(options)

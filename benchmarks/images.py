@@ -26,15 +26,7 @@ import numpy as np
 import optax
 from data import Images, load
 from recipes import build, complete, make_optimizer, parse, shown
-from report import (
-    RESULTS,
-    commit,
-    fingerprint,
-    machine,
-    table,
-    versions,
-    write_json,
-)
+from report import RESULTS, fingerprint, provenance, table, write_json
 
 from jflow import latent, plot
 from jflow.diagnostics import bits_per_dim
@@ -70,15 +62,10 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     out = Path(options.out or Path("runs") / name)
     results = Path(options.results or RESULTS / "images" / f"{name}.json")
     claim(out, options)
-    metrics = {
-        "command": " ".join(["python benchmarks/images.py", *arguments]),
+    metrics = provenance("images.py", arguments) | {
         "model": options.model,
         "data": images.name,
         "options": shown(options),
-        "machine": machine(),
-        "versions": versions(),
-        # Asked now: the code that runs is the code that was there at the start.
-        "commit": commit(),
     }
     run = prepare(options, images)
     params, history, curve, timing = train(run, out)

@@ -15,7 +15,7 @@ import time
 
 import jax
 import jax.numpy as jnp
-from report import RESULTS, commit, machine, table, versions, write_json
+from report import RESULTS, provenance, table, write_json
 
 import jflow
 
@@ -95,6 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--depths", type=int, nargs="+", default=[8, 32, 128])
     depths = parser.parse_args().depths
+    results = provenance("memory.py")
     rows = [
         *measure("dense, D = 64", dense, (1024, 64), depths),
         *measure("Glow level, 32 x 32 x 3", glow_level, (16, 32, 32, 3), depths),
@@ -102,12 +103,9 @@ def main() -> None:
     print(table(HEADER, rows))
     ratio = scan_guard()
     print(f"\nGlow level, gradient, scanned over unrolled: {ratio:.2f}")
-    results = {
+    results |= {
         "rows": [dict(zip(HEADER, row, strict=True)) for row in rows],
         "scanned_over_unrolled": ratio,
-        "machine": machine(),
-        "versions": versions(),
-        "commit": commit(),
     }
     write_json(RESULTS / "memory.json", results)
 

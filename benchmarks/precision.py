@@ -27,7 +27,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from report import RESULTS, commit, machine, table, versions, write_json
+from report import RESULTS, provenance, table, write_json
 
 import jflow
 from jflow.bijector import Bijector
@@ -50,21 +50,13 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     """Measure, print, save; the metrics."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parse(arguments)
-    # Asked now: the code that runs is the code that was there at the start.
-    code = commit()
+    metrics = provenance("precision.py", arguments) | {"targets": TARGETS}
     rows = list(splines(100 if options.quick else POINTS))
     chosen = [c for c in CASES if any(part in c.name for part in options.only or [""])]
     for case in chosen:
         rows += measure(case)
         print(f"{case.name}: {rows[-1]['NaN']} NaN", file=sys.stderr, flush=True)
-    metrics = {
-        "command": " ".join(["python benchmarks/precision.py", *arguments]),
-        "machine": machine(),
-        "versions": versions(),
-        "commit": code,
-        "targets": TARGETS,
-        "rows": rows,
-    }
+    metrics["rows"] = rows
     write_json(Path(options.results), metrics)
     print(summary(rows))
     print(f"\ntargets: {TARGETS}\nmetrics: {options.results}")

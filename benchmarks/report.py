@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -50,6 +51,21 @@ def commit() -> str | None:
         return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def provenance(script: str, arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """Where a run's numbers come from: command, machine, versions and commit.
+
+    To be asked at the start: the code that runs is the code that was there then.
+    `arguments` are the process's own by default.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    return {
+        "command": " ".join([f"python benchmarks/{script}", *arguments]),
+        "machine": machine(),
+        "versions": versions(),
+        "commit": commit(),
+    }
 
 
 def fingerprint(tree: Any) -> str:

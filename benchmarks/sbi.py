@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from report import RESULTS, commit, machine, table, versions, write_json
+from report import RESULTS, provenance, table, write_json
 from simulators import TASKS, Task
 
 import jflow
@@ -71,13 +71,9 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     name = f"{task.name}_{options.model}_{options.simulations}"
     out = Path(options.out or Path("runs") / "sbi" / name)
     results = Path(options.results or RESULTS / "sbi" / f"{name}.json")
-    metrics = {
-        "command": " ".join(["python benchmarks/sbi.py", *arguments]),
-        "options": {k: v for k, v in vars(options).items() if v is not None},
-        "machine": machine(),
-        "versions": versions() | {"scikit-learn": version("scikit-learn")},
-        "commit": commit(),
-    }
+    metrics = provenance("sbi.py", arguments)
+    metrics["options"] = {k: v for k, v in vars(options).items() if v is not None}
+    metrics["versions"]["scikit-learn"] = version("scikit-learn")
     keys = dict(
         zip(
             ("theta", "x", "fit", "samples", "test"),

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import jax
 import numpy as np
 from compositions import compose, examine
-from report import commit, machine, versions, write_json
+from report import provenance, write_json
 
 import jflow
 
@@ -138,8 +138,7 @@ def main(argv=None):
     print(f"seed {options.seed}", flush=True)
     # Read when JAX starts, with its first array.
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST}"
-    found = {"seed": options.seed, "machine": machine(), "versions": versions()}
-    found["commit"] = commit()
+    found = provenance("soak.py", argv) | {"seed": options.seed}
     if options.kills:
         kills(options.seed, options.kills)
         found["kills"] = options.kills

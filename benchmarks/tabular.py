@@ -23,7 +23,7 @@ import jax
 import numpy as np
 import optax
 from images import claim, clocks
-from report import RESULTS, commit, machine, table, versions, write_json
+from report import RESULTS, provenance, table, write_json
 from tables import READERS, REGRESSIONS, Regression, Table, load, regression
 
 import jflow
@@ -75,13 +75,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     name = f"{options.name}_{options.model}"
     out = Path(options.out or Path("runs") / "tabular" / name)
     path = Path(options.results or RESULTS / "tabular" / f"{name}.json")
-    metrics = {
-        "command": " ".join(["python benchmarks/tabular.py", *arguments]),
-        "options": {k: v for k, v in vars(options).items() if v is not None},
-        "machine": machine(),
-        "versions": versions(),
-        "commit": commit(),
-    }
+    metrics = provenance("tabular.py", arguments)
+    metrics["options"] = {k: v for k, v in vars(options).items() if v is not None}
     # What an earlier process took counts, too, where a run goes on.
     before = clocks()["cpu_minutes"] - spent(out)
     if options.name in REGRESSIONS:

@@ -25,7 +25,7 @@ from pathlib import Path
 from statistics import median
 
 from peers import CASES, LIBRARIES, QUICK, does, operations, package
-from report import RESULTS, commit, machine, table, versions, write_json
+from report import RESULTS, provenance, table, write_json
 
 HERE = Path(__file__).resolve().parent
 RUN = HERE / "versus_run.py"
@@ -45,6 +45,8 @@ def main() -> None:
     options = arguments()
     cpus = sorted(os.sched_getaffinity(0))[: options.cores]
     libraries = locate(options.libraries, [sys.executable, *options.python])
+    content = provenance("versus.py")
+    content["versions"] |= {n: v for n, (_, v) in libraries.items() if v}
     runs, limits = {}, {}
     for case in options.cases:
         part = {name: at for name, at in libraries.items() if does(name, CASES[case])}
@@ -62,14 +64,11 @@ def main() -> None:
     ]
     for result in results:
         print(report(result))
-    content = {
+    content |= {
         "cases": results,
         "cores": options.cores,
         "clock": clock,
         "rounds": options.rounds,
-        "machine": machine(),
-        "versions": versions() | {n: v for n, (_, v) in libraries.items() if v},
-        "commit": commit(),
     }
     write_json(options.output, content)
 

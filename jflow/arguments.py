@@ -86,7 +86,7 @@ def typed_key(key: Array) -> Array:
     return jax.random.wrap_key_data(key)
 
 
-def check_count(owner: str, name: str, value: Any) -> int:
+def as_count(owner: str, name: str, value: Any) -> int:
     """The positive integer, or a TypeError or ValueError that names it."""
     try:
         count = operator.index(value)

@@ -93,9 +93,8 @@ def diagonal_normal(shape: tuple[int, ...]) -> Base:
         return normal_log_prob(z, params["mean"], params["log_scale"], temperature)
 
     def sample(params, key, n, condition=None, temperature=1.0):
-        mean, log_scale = params["mean"], params["log_scale"]
-        eps = jax.random.normal(key, (n, *shape), mean.dtype)
-        return mean + temperature * jnp.exp(log_scale) * eps
+        moments = params["mean"], params["log_scale"]
+        return normal_sample(key, (n, *shape), *moments, temperature)
 
     return Base(init, log_prob, sample, shape)
 
@@ -130,9 +129,8 @@ def class_normal(shape: tuple[int, ...], classes: int) -> Base:
         return normal_log_prob(z, *chosen(params, condition), temperature)
 
     def sample(params, key, n, condition=None, temperature=1.0):
-        mean, log_scale = chosen(params, condition)
-        eps = jax.random.normal(key, (n, *shape), mean.dtype)
-        return mean + temperature * jnp.exp(log_scale) * eps
+        moments = chosen(params, condition)
+        return normal_sample(key, (n, *shape), *moments, temperature)
 
     return Base(init, log_prob, sample, shape)
 
@@ -184,3 +182,11 @@ def normal_log_prob(z: Array, mean: Any, log_scale: Any, temperature: Any) -> Ar
     log_scale = log_scale + jnp.log(temperature)
     standard = (z - mean) * jnp.exp(-log_scale)
     return sum_event(-0.5 * (standard**2 + math.log(2 * math.pi)) - log_scale)
+
+
+def normal_sample(
+    key: Array, shape: tuple[int, ...], mean: Array, log_scale: Array, temperature: Any
+) -> Array:
+    """`mean + temperature exp(log_scale) eps`, a diagonal normal's, of that shape."""
+    eps = jax.random.normal(key, shape, mean.dtype)
+    return mean + temperature * jnp.exp(log_scale) * eps

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from jflow.arguments import (
     as_batch,
+    as_count,
     broadcast_condition,
-    check_count,
     check_finite,
     check_key,
     parameter_check,
@@ -171,8 +171,8 @@ def _checked_sample(owner, sample):
     @functools.wraps(run)
     def checked(params, key, n, condition=None, temperature=1.0, chunk=None):
         check_key(owner, key)
-        n = check_count(owner, "n", n)
-        chunk = None if chunk is None else check_count(owner, "chunk", chunk)
+        n = as_count(owner, "n", n)
+        chunk = None if chunk is None else as_count(owner, "chunk", chunk)
         return run(params, key, n, condition, temperature, chunk)
 
     return checked

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jflow.arguments import broadcast_condition, check_count, typed_key
+from jflow.arguments import as_count, broadcast_condition, typed_key
 from jflow.bijector import Array, Condition, Params
 
 AXIS = "data"
@@ -347,7 +347,7 @@ def sample(
         (5, 2)
     """
     mesh = check_mesh("sample", mesh)
-    n = check_count("sample", "n", n)
+    n = as_count("sample", "n", n)
     total = -(-n // mesh.shape[AXIS]) * mesh.shape[AXIS]
 
     def padded(c):

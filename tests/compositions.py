@@ -147,7 +147,9 @@ def _split(choose, shape, depth, kind):
 
 def _wrapped(choose, shape, depth, kind):
     layer, text, conditional = _node(choose, shape, depth - 1)
-    return WRAPPERS[kind](layer), f"{kind}({text})", conditional
+    # A frozen network stays as it starts, where its last layer is zero.
+    reaches = conditional and kind != "frozen"
+    return WRAPPERS[kind](layer), f"{kind}({text})", reaches
 
 
 BUILD = {

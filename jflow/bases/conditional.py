@@ -4,10 +4,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
-from jflow.base import Base, check_latents, check_shape
+from jflow.base import Base, check_latents, check_shape, normal_sample
 from jflow.bases.powers import far_normal_log_prob
 from jflow.bijector import Array, Condition
 
@@ -27,6 +26,7 @@ def conditional_normal(shape: tuple[int, ...], net: Callable[[int], Any]) -> Bas
         ValueError: at trace time, a condition that is not one array `(N, ...)`.
 
     Example:
+        >>> import jax
         >>> import jflow
         >>> base = conditional_normal((2,), jflow.nets.mlp(8))
         >>> c = jnp.ones((4, 3))
@@ -50,9 +50,7 @@ def conditional_normal(shape: tuple[int, ...], net: Callable[[int], Any]) -> Bas
         return far_normal_log_prob(z, *moments(params, condition), temperature)
 
     def sample(params, key, n, condition=None, temperature=1.0):
-        mean, log_scale = moments(params, condition)
-        eps = jax.random.normal(key, (n, *shape), mean.dtype)
-        return mean + temperature * jnp.exp(log_scale) * eps
+        return normal_sample(key, (n, *shape), *moments(params, condition), temperature)
 
     return Base(init, log_prob, sample, shape)
 

@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jflow.base import Base, check_latents, check_shape
+from jflow.base import Base, check_latents, check_shape, normal_sample
 from jflow.bases.k_means import k_means
 from jflow.bases.powers import far_normal_log_prob
 
@@ -60,11 +60,10 @@ def mixture_normal(shape: tuple[int, ...], components: int) -> Base:
     def sample(params, key, n, condition=None, temperature=1.0):
         choice_key, key = jax.random.split(key)
         choice = jax.random.categorical(choice_key, params["logits"], shape=(n,))
-        mean, log_scale = (
+        moments = [
             jnp.take(params[name], choice, axis=0) for name in ("mean", "log_scale")
-        )
-        eps = jax.random.normal(key, mean.shape, mean.dtype)
-        return mean + temperature * jnp.exp(log_scale) * eps
+        ]
+        return normal_sample(key, (n, *shape), *moments, temperature)
 
     return Base(init, log_prob, sample, shape)
 
