@@ -30,7 +30,10 @@ import jflow
 
 STEPS = 200
 # Each composition is compiled for a few calls.
-FAST = "--xla_backend_optimization_level=0"
+FAST = (
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
+    "--xla_cpu_parallel_codegen_split_count=1"
+)
 
 
 def soak(seed, first, count, minutes):

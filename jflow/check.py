@@ -341,20 +341,19 @@ def _inverse(s, z):
 def _jacobian_log_dets(apply, params, x, condition, key):
     """`log |det J|` of one pass at the first examples, by autodiff."""
 
-    def one(example, condition):
-        # Reverse mode, since a reversible layer has no other.
-        jacobian = jax.jacrev(
-            lambda flat: apply(params, flat.reshape(1, *x.shape[1:]), condition, key)[
-                0
-            ].reshape(-1)
-        )(example.reshape(-1))
-        return jnp.linalg.slogdet(jacobian)[1]
+    def one(example):
+        example, condition = example
 
-    parts = [
-        one(x[i : i + 1], jax.tree.map(lambda c, i=i: c[i : i + 1], condition))
-        for i in range(min(JACOBIANS, x.shape[0]))
-    ]
-    return jnp.stack(parts)
+        def image(flat):
+            batch = flat.reshape(1, *x.shape[1:])
+            return apply(params, batch, condition, key)[0].reshape(-1)
+
+        # Reverse mode, since a reversible layer has no other.
+        return jnp.linalg.slogdet(jax.jacrev(image)(example.reshape(-1)))[1]
+
+    # One after the other: compiled once, and a batch of one is what a pass is given.
+    first = jax.tree.map(lambda a: a[:JACOBIANS, None], (x, condition))
+    return jax.lax.map(one, first)
 
 
 def _another(leaf):
