@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jflow.bijector import Array, Params, sum_event
+from jflow.bijector import Array, Params, draw, sum_event
 
 
 class Base(NamedTuple):
@@ -50,7 +50,7 @@ def normal(shape: tuple[int, ...]) -> Base:
         return normal_log_prob(z, 0.0, 0.0, temperature)
 
     def sample(params, key, n, condition=None, temperature=1.0):
-        return temperature * jax.random.normal(key, (n, *shape))
+        return temperature * draw(jax.random.normal, key, (n, *shape))
 
     return Base(init, log_prob, sample, shape)
 
@@ -72,7 +72,7 @@ def logistic(shape: tuple[int, ...]) -> Base:
         return sum_event(density - jnp.log(temperature))
 
     def sample(params, key, n, condition=None, temperature=1.0):
-        return temperature * jax.random.logistic(key, (n, *shape))
+        return temperature * draw(jax.random.logistic, key, (n, *shape))
 
     return Base(init, log_prob, sample, shape)
 
@@ -188,5 +188,5 @@ def normal_sample(
     key: Array, shape: tuple[int, ...], mean: Array, log_scale: Array, temperature: Any
 ) -> Array:
     """`mean + temperature exp(log_scale) eps`, a diagonal normal's, of that shape."""
-    eps = jax.random.normal(key, shape, mean.dtype)
+    eps = draw(jax.random.normal, key, shape, mean.dtype)
     return mean + temperature * jnp.exp(log_scale) * eps

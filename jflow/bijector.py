@@ -85,6 +85,17 @@ def scan_keys(key: Array | None, n: int) -> Array | None:
     return None if key is None else jax.random.split(key, n)
 
 
+def draw(
+    sampler: Callable[..., Array], key: Array, shape: tuple[int, ...], *args: Any
+) -> Array:
+    """`sampler(key, shape, *args)` of `jax.random`, the same numbers.
+
+    They are drawn along one axis: XLA compiles a generator's loops over the four axes
+    of images or kernels four times as long on the CPU.
+    """
+    return sampler(key, (math.prod(shape),), *args).reshape(shape)
+
+
 def initialiser(run_init: Callable[..., tuple[Params, Array]]) -> Callable[..., Params]:
     """An `init` that can also give the layer's output, so that combinators within
     combinators pass the init batch through every layer once.

@@ -161,7 +161,7 @@ def repeat(
 
             layers = params, scan_keys(key, n)
             carry = x, zero_log_det(x)
-            return jax.lax.scan(body, carry, layers, reverse=reverse)[0]
+            return jax.lax.scan(body, carry, layers, n, reverse)[0]
 
         if reversible:
             return recomputing_scan(apply, undo, n, reverse, anchor)

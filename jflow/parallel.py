@@ -300,7 +300,7 @@ def log_prob(
     if n == 0:
         raise ValueError("log_prob: x has no examples; pass (N, *event) with N >= 1.")
     check_divides("log_prob", mesh, batch_size)
-    most = agree(n)
+    most = agree(n, mesh)
     needed = -(-most // (mesh.shape[AXIS] // processes))
     size = min(batch_size, needed * mesh.shape[AXIS]) // processes
     params = replicate(params, mesh)
@@ -379,10 +379,12 @@ def _is_key(leaf):
     return jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
 
 
-def agree(value: int) -> int:
-    """The largest of the processes' integers: what clocks and signals decide."""
-    if jax.process_count() == 1:
+def agree(value: Any, mesh: Mesh | None) -> Any:
+    """The largest of the processes' integers, or of each of an array of them: what
+    clocks, signals and the data's ends decide. Without a mesh each decides alone.
+    """
+    if mesh is None or jax.process_count() == 1:
         return value
     from jax.experimental import multihost_utils
 
-    return int(multihost_utils.process_allgather(np.int32(value)).max())
+    return multihost_utils.process_allgather(np.asarray(value, np.int32)).max(axis=0)

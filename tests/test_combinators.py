@@ -12,6 +12,15 @@ from jflow import nets, scalars
 KEY = jax.random.key(0)
 
 
+@pytest.mark.parametrize("reversible", [False, True])
+def test_layers_without_parameters_are_repeated(reversible):
+    b, x = jflow.repeat(jflow.reverse(), 3, reversible=reversible), jnp.ones((2, 4))
+    x = x * jnp.arange(4)
+    z, log_det = b.forward(b.init(KEY, x), x)
+    np.testing.assert_array_equal(z, x[:, ::-1])
+    np.testing.assert_array_equal(log_det, jnp.zeros(2))
+
+
 def test_copies_of_a_random_permutation_differ_and_survive_weight_decay():
     b = jflow.repeat(jflow.random_permutation(), 6)
     x = jax.random.normal(KEY, (4, 10))

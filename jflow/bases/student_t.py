@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jflow.base import Base, check_latents, check_shape
 from jflow.bases.powers import log1p_square
-from jflow.bijector import sum_event
+from jflow.bijector import draw, sum_event
 
 
 def student_t(shape: tuple[int, ...], degrees: float = 10.0) -> Base:
@@ -56,7 +56,7 @@ def student_t(shape: tuple[int, ...], degrees: float = 10.0) -> Base:
     def sample(params, key, n, condition=None, temperature=1.0):
         log_v = params["log_degrees"]
         normal_key, gamma_key = jax.random.split(key)
-        eps = jax.random.normal(normal_key, (n, *shape), log_v.dtype)
+        eps = draw(jax.random.normal, normal_key, (n, *shape), log_v.dtype)
         half = jnp.broadcast_to(jnp.exp(log_v) / 2.0, eps.shape)
         log_gamma = jax.random.loggamma(gamma_key, half, dtype=log_v.dtype)
         return temperature * eps * jnp.exp(0.5 * (jnp.log(half) - log_gamma))

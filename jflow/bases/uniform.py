@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jflow.base import Base, check_latents, check_shape
-from jflow.bijector import sum_event
+from jflow.bijector import draw, sum_event
 
 
 def uniform(lower: Any, upper: Any, shape: tuple[int, ...] | None = None) -> Base:
@@ -54,7 +54,7 @@ def uniform(lower: Any, upper: Any, shape: tuple[int, ...] | None = None) -> Bas
 
     def sample(params, key, n, condition=None, temperature=1.0):
         # Rounding may lift a draw next to the upper side beyond it.
-        unit = jax.random.uniform(key, (n, *shape))
+        unit = draw(jax.random.uniform, key, (n, *shape))
         return jnp.clip(lower + (upper - lower) * unit, lower, upper)
 
     return Base(init, log_prob, sample, shape)

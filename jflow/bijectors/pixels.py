@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jflow.bijector import Bijector, expand_log_det, sum_event, zero_log_det
+from jflow.bijector import Bijector, draw, expand_log_det, sum_event, zero_log_det
 
 
 def dequantize(bits: int = 8) -> Bijector:
@@ -34,7 +34,7 @@ def dequantize(bits: int = 8) -> Bijector:
         if key is None:
             raise ValueError("dequantize: forward draws noise; pass key=.")
         dtype = jnp.promote_types(x.dtype, jnp.float32)
-        noise = jax.random.uniform(key, x.shape, dtype)
+        noise = draw(jax.random.uniform, key, x.shape, dtype)
         # rounding may bring x + noise up to the next integer: stay below it
         next_integer = jax.lax.stop_gradient(x).astype(dtype) + 1
         below = jnp.nextafter(next_integer, jnp.zeros((), dtype))
@@ -127,7 +127,7 @@ def training_noise(low: float = -0.01, high: float = 0.0) -> Bijector:
 
     def forward(params, x, condition=None, key=None):
         if key is not None:
-            x = x + jax.random.uniform(key, x.shape, x.dtype, low, high)
+            x = x + draw(jax.random.uniform, key, x.shape, x.dtype, low, high)
         return x, zero_log_det(x)
 
     def inverse(params, z, condition=None, key=None):

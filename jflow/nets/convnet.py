@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jflow.arguments import check_dtype
 from jflow.bijector import Array, channel_moments
 from jflow.nets.conv import conv2d
-from jflow.nets.layers import ConditionBias, head_dtype
+from jflow.nets.layers import ConditionBias, head_dtype, normal_weights
 
 # Of the logarithms of scales in a net; products of a few such scales stay finite.
 LOG_LIMIT = 20.0
@@ -21,8 +21,8 @@ class Conv(nn.Module):
     padding and 0 inside, so that the net can tell where the image ends."""
 
     features: int
-    size: int = 3
-    kernel_init: Callable = nn.initializers.he_normal()
+    size: int
+    kernel_init: Callable
     mark_edges: bool = False
     dtype: Any = None
 
@@ -70,7 +70,7 @@ class GlowNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array, condition: Array | None = None) -> Array:
         h, wide = x, head_dtype(x)
-        small = nn.initializers.normal(0.05)
+        small = normal_weights(0.05)
         for i, size in enumerate((3, 1)):
             h = Conv(self.width, size, small, self.mark_edges, self.dtype)(h)
             if i == 0 and condition is not None:
@@ -168,7 +168,7 @@ class NormConv(nn.Module):
     def __call__(self, x: Array) -> Array:
         wide = head_dtype(x)
         shape = (self.size, self.size, x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.normal(0.05), shape, wide)
+        kernel = self.param("kernel", normal_weights(0.05), shape, wide)
         norm = jnp.sqrt((kernel**2).sum((0, 1, 2)) + 1e-12)
         direction = (kernel / norm).astype(self.dtype or x.dtype)
         y = conv2d(x.astype(direction.dtype), direction).astype(wide)

@@ -1,16 +1,27 @@
 """Parts that the conditioners share: how a condition enters, which dtypes hold."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
-from jflow.bijector import Array
+from jflow.bijector import Array, draw
 
 
 def head_dtype(x: Array) -> jnp.dtype:
     """Heads, scales and log-dets are float32 or better, whatever the bodies are."""
     return jnp.promote_types(x.dtype, jnp.float32)
+
+
+def normal_weights(deviation: float) -> Callable[..., Array]:
+    """An initialiser: weights from N(0, deviation^2)."""
+
+    def init(key, shape, dtype=jnp.float32):
+        return deviation * draw(jax.random.normal, key, shape, dtype)
+
+    return init
 
 
 class ConditionBias(nn.Module):

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jflow.bijector import Array, Condition
-from jflow.parallel import check_divides, replicate, shard
+from jflow.parallel import agree, check_divides, replicate, shard
 from jflow.train.dispatch import (
     MOST_STEPS,
     batch_at,
@@ -170,36 +170,38 @@ def from_batches(
     """Batches from an iterable, or from a function `step -> iterator`.
 
     Something that can be read again is, from its start, whenever it ends; an iterator's
-    end ends the training. To resume, a function is asked for the batches from that
-    step on; anything else has its first batches skipped.
+    end ends the training, in all processes of the mesh at the same step. To resume, a
+    function is asked for the batches from that step on; anything else has its first
+    batches skipped.
     """
     run = one_step(step, mesh, sharded)
-    read = _reader(batches)
-    recent = collections.deque(maxlen=IN_FLIGHT + 1)
+    read_raw = _reader(batches)
+    # Several processes read some batches ahead, so as not to ask one another each time.
+    ahead = 1 if mesh is None or jax.process_count() == 1 else IN_FLIGHT
+    recent = collections.deque(maxlen=IN_FLIGHT + ahead)
 
-    def send(state, index):
-        batch = jax.tree.map(_as_array, as_batch(read(index)))
-        batch = batch if mesh is None else shard(batch, mesh)
-        state, numbers = run(state, batch, index)
-        recent.append((index, batch))
-        return state, numbers
+    def read(index):
+        batch = jax.tree.map(_as_array, as_batch(read_raw(index)))
+        return batch if mesh is None else shard(batch, mesh)
+
+    def gone_on(sent):
+        # Waiting for a step some way back keeps the device busy all the same.
+        return len(sent) <= IN_FLIGHT or bool(np.asarray(sent[-1 - IN_FLIGHT])[2])
 
     def advance(state, count):
         start, sent = int(state.step), []
         ended, error = None, None
-        for index in range(start, start + count):
-            try:
-                state, numbers = send(state, index)
-            except StopIteration:
-                ended = "data"
-                break
-            except Exception as raised:
-                error = raised
-                break
-            sent.append(numbers)
-            # Waiting for a step some way back keeps the device busy all the same.
-            if len(sent) > IN_FLIGHT and not np.asarray(sent[-1 - IN_FLIGHT])[2]:
-                break
+        while len(sent) < count and not (ended or error) and gone_on(sent):
+            some = min(ahead, count - len(sent))
+            found, ended, error = _read_together(read, start + len(sent), some, mesh)
+            for index, batch in found:
+                try:
+                    state, numbers = run(state, batch, index)
+                except Exception as raised:
+                    error = raised
+                    break
+                recent.append((index, batch))
+                sent.append(numbers)
         losses, norms, taken = np.array([*sent, np.zeros(3)])[:-1].T
         done = int(taken.sum())
         return Advance(
@@ -266,6 +268,37 @@ def placement(mesh: Mesh | None, *trees: Any) -> Callable:
     if devices:
         return lambda tree: jax.device_put(tree, *devices)
     return lambda tree: jax.tree.map(jnp.asarray, tree)
+
+
+def _read_together(read, start, count, mesh):
+    """`count` batches as (index, batch), or those that every process has; why there are
+    no more, and what this process is to raise.
+    """
+    found, ended, error = [], None, None
+    try:
+        while len(found) < count:
+            index = start + len(found)
+            found.append((index, read(index)))
+    except StopIteration:
+        ended = "data"
+    except Exception as raised:
+        error = raised
+    trouble = 2 if error else 1 if ended else 0
+    sizes = np.zeros(count, int)
+    sizes[: len(found)] = [jax.tree.leaves(batch)[0].shape[0] for _, batch in found]
+    worst, *sizes = agree(np.array([trouble, *sizes, *-sizes]), mesh)
+    most, least = np.array(sizes[:count]), -np.array(sizes[count:])
+    common = int(np.argmin([*(least == most) & (least > 0), False]))
+    if worst == 2 and error is None:
+        error = RuntimeError(
+            "fit: the data of another process raised an error, which its own log tells."
+        )
+    elif not worst and common < count:
+        error = ValueError(
+            f"fit: batches of step {start + common} differ in size: one process has "
+            f"{least[common] / most[common]:.0%} of another's; all need equally many."
+        )
+    return found[:common], "data" if worst == 1 else None, error
 
 
 def _as_array(leaf):

@@ -191,7 +191,8 @@ def fit(
             checkpoint_every=checkpoint_every,
             patience=patience,
             callbacks=tuple(callbacks),
-            pace=pacer(steps_per_dispatch),
+            pace=pacer(steps_per_dispatch, mesh),
+            mesh=mesh,
             collect=gather if mesh else _same,
             skipped=_skipped_in_a_row(),
         )
@@ -210,6 +211,7 @@ class _Run(NamedTuple):
     patience: int | None
     callbacks: tuple[Callback, ...]
     pace: tuple[Callable, Callable]
+    mesh: Mesh | None
     collect: Callable
     skipped: Callable
 
@@ -224,7 +226,7 @@ def _train(run, state, progress):
         stopped = _finished(run, state)
         while stopped is None:
             state, stopped = _advance(run, state, update)
-            if agree(interrupted()) and stopped is None:
+            if agree(interrupted(), run.mesh) and stopped is None:
                 stopped = "interrupt"
     history = run.history.read(stopped)
     if run.store is not None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from jflow.parallel import agree
 
@@ -81,12 +82,14 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
             signal.signal(number, previous)
 
 
-def pacer(steps_per_dispatch: int | None) -> tuple[Callable, Callable]:
+def pacer(
+    steps_per_dispatch: int | None, mesh: Mesh | None
+) -> tuple[Callable, Callable]:
     """How many steps to send at once: `(count, record)`.
 
     `count(limit)` is what to send next, `record(steps)` says that they are done. Starts
-    with one step, which compiles, and then aims at half a second. Every process sends
-    the same number, since each takes part in each step.
+    with one step, which compiles, and then aims at half a second. Every process of the
+    mesh sends the same number, since each takes part in each step.
     """
     if steps_per_dispatch is not None:
         return (lambda limit: min(steps_per_dispatch, limit)), (lambda steps: None)
@@ -95,7 +98,7 @@ def pacer(steps_per_dispatch: int | None) -> tuple[Callable, Callable]:
     def count(limit: int) -> int:
         nonlocal began
         began = time.perf_counter()
-        return min(agree(planned), limit)
+        return min(agree(planned, mesh), limit)
 
     def record(steps: int) -> None:
         nonlocal planned, warm
