@@ -24,16 +24,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import jax
 import numpy as np
 from compositions import compose, examine
+from flags import cheap_compilation
 from report import provenance, write_json
 
 import jflow
 
 STEPS = 200
-# Each composition is compiled for a few calls.
-FAST = (
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
-    "--xla_cpu_parallel_codegen_split_count=1"
-)
 
 
 def soak(seed, first, count, minutes):
@@ -140,7 +136,8 @@ def main(argv=None):
         return
     print(f"seed {options.seed}", flush=True)
     # Read when JAX starts, with its first array.
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST}"
+    flags = [os.environ.get("XLA_FLAGS", ""), *cheap_compilation()]
+    os.environ["XLA_FLAGS"] = " ".join(flags)
     found = provenance("soak.py", argv) | {"seed": options.seed}
     if options.kills:
         kills(options.seed, options.kills)

@@ -1,17 +1,24 @@
 """Convolutional conditioners: Glow's three-layer net and RealNVP's residual net."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from jflow.arguments import check_dtype
 from jflow.bijector import Array, channel_moments
 from jflow.nets.conv import conv2d
 from jflow.nets.layers import ConditionBias, head_dtype, normal_weights
 
+# Between its convolutions a net is cheap: the backward pass computes that again, which
+# takes less than to keep and fetch it.
+recomputed = partial(
+    nn.remat, policy=jax.checkpoint_policies.save_only_these_names("conv")
+)
 # Of the logarithms of scales in a net; products of a few such scales stay finite.
 LOG_LIMIT = 20.0
 
@@ -31,7 +38,7 @@ class Conv(nn.Module):
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, head_dtype(x))
         dtype = self.dtype or x.dtype
-        y = conv2d(x.astype(dtype), kernel.astype(dtype))
+        y = checkpoint_name(conv2d(x.astype(dtype), kernel.astype(dtype)), "conv")
         if self.mark_edges and self.size > 1:
             edge = self.param(
                 "edge",
@@ -67,6 +74,7 @@ class GlowNet(nn.Module):
     mark_edges: bool
     dtype: Any = None
 
+    @recomputed
     @nn.compact
     def __call__(self, x: Array, condition: Array | None = None) -> Array:
         h, wide = x, head_dtype(x)
@@ -171,7 +179,8 @@ class NormConv(nn.Module):
         kernel = self.param("kernel", normal_weights(0.05), shape, wide)
         norm = jnp.sqrt((kernel**2).sum((0, 1, 2)) + 1e-12)
         direction = (kernel / norm).astype(self.dtype or x.dtype)
-        y = conv2d(x.astype(direction.dtype), direction).astype(wide)
+        y = checkpoint_name(conv2d(x.astype(direction.dtype), direction), "conv")
+        y = y.astype(wide)
         mean, deviation = channel_moments(y, 1e-6)
         gain = self.param("gain", lambda key: 1.0 / deviation)
         bias = self.param("bias", lambda key: -mean / deviation)
@@ -186,6 +195,7 @@ class ResidualNet(nn.Module):
     blocks: int
     dtype: Any = None
 
+    @recomputed
     @nn.compact
     def __call__(self, x: Array, condition: Array | None = None) -> Array:
         wide = head_dtype(x)

@@ -71,7 +71,7 @@ def test_second_derivatives_of_conv2d():
 def test_marked_edges_are_an_indicator_channel():
     """As a padded image with one more channel, 1 in the padding and 0 inside."""
     x = jax.random.normal(KEY, (2, 4, 5, 3))
-    layer = Conv(2, mark_edges=True)
+    layer = Conv(2, 3, jax.nn.initializers.normal(1.0), mark_edges=True)
     params = layer.init(KEY, x)["params"]
     params = {**params, "edge": jax.random.normal(KEY, params["edge"].shape)}
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
