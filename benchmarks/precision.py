@@ -16,7 +16,7 @@ chains of random layers do; their NaN are not float32's fault, and left out.
 Rational quadratic splines come first, by themselves: each of 200,000 points of the box
 has raw parameters of its own, points are uniform in the box as data and as latents, and
 distances are relative to the box's width. Saves all rows, with the machine, the
-versions and the commit, as JSON.
+versions and the commit, as JSON, and the table beside it, as Markdown.
 """
 
 import argparse
@@ -57,7 +57,9 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         rows += measure(case)
         print(f"{case.name}: {rows[-1]['NaN']} NaN", file=sys.stderr, flush=True)
     metrics["rows"] = rows
-    write_json(Path(options.results), metrics)
+    path = Path(options.results)
+    write_json(path, metrics)
+    path.with_suffix(".md").write_text(page(metrics))
     print(summary(rows))
     print(f"\ntargets: {TARGETS}\nmetrics: {options.results}")
     return metrics
@@ -207,6 +209,15 @@ def splines(points: int) -> Any:
 
 
 # --- the table ------------------------------------------------------------------------
+
+
+def page(metrics: dict[str, Any]) -> str:
+    """The table with what its columns mean and where it comes from."""
+    meaning = __doc__[__doc__.index("Each case") :].strip()
+    origin = {k: metrics[k] for k in ("command", "commit", "machine", "versions")}
+    lines = [f"{name}: {value}" for name, value in origin.items()]
+    parts = ["# What float32 does to every bijector", meaning, *lines]
+    return "\n\n".join([*parts, summary(metrics["rows"])]) + "\n"
 
 
 def summary(rows: list[dict[str, Any]]) -> str:

@@ -24,6 +24,7 @@ def test_a_quick_run_leaves_a_table_of_errors(tmp_path, capsys):
     assert found["RQS, soft_clip", 1.0]["backward"] < 4e-6
     assert sum(row["NaN"] for row in metrics["rows"]) == 0
     assert "| actnorm-image" in capsys.readouterr().out
+    assert "| actnorm-image" in path.with_suffix(".md").read_text()
 
 
 def test_what_is_not_finite_is_counted_and_left_out_of_the_errors():
