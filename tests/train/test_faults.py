@@ -87,6 +87,44 @@ def test_full_disk_leaves_the_checkpoint_before_and_the_state(
     np.testing.assert_allclose(fitted["p"], 1 - 0.8**9, rtol=1e-5)
 
 
+NO_ROOM = """
+import resource, sys
+import jax, jax.numpy as jnp, numpy as np, optax, jflow
+
+def train(steps):
+    loss = lambda p, x, c, key: jnp.mean((p["p"] - x.mean()) ** 2)
+    return jflow.fit(None, params, np.ones((8, 1), np.float32), optax.sgd(0.1),
+        loss=loss, key=jax.random.key(0), progress=False, steps=steps,
+        checkpoint=sys.argv[1])
+
+params = {"p": jax.random.normal(jax.random.key(0), (100_000,))}
+train(4)
+jflow.save(sys.argv[2], {"p": jnp.zeros(3)})
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
+for write in (lambda: train(9), lambda: jflow.save(sys.argv[2], params)):
+    try:
+        write()
+    except OSError as error:
+        print("refused:", error)
+resource.setrlimit(resource.RLIMIT_FSIZE, 2 * (resource.RLIM_INFINITY,))
+print(jflow.load(sys.argv[2])["p"].shape, len(train(9)[1]["loss"]))
+"""
+
+
+def test_what_the_system_does_not_write_leaves_what_it_wrote(tmp_path):
+    """The limit on a file's size stands for the disk's end: writes fail half-way."""
+    pytest.importorskip("resource")
+    paths = [str(tmp_path / "run"), str(tmp_path / "flow.npz")]
+    said = subprocess.run(
+        [sys.executable, "-c", NO_ROOM, *paths],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    ).stdout.splitlines()
+    assert "was not written" in said[0] and "File too large" in said[1], said
+    assert said[2:] == ["(3,) 9"]
+
+
 def test_full_disk_leaves_the_file_before(tmp_path, monkeypatch, same):
     path = tmp_path / "flow.npz"
     jflow.save(path, ZERO)
