@@ -362,15 +362,24 @@ def _attach(run, state, error):
 
 def _evaluator(loss, held_out, batch_size, mesh, place, sharded):
     x, condition = place(held_out)
-    size = min(batch_size, x.shape[0])
+    devices = 1 if mesh is None else mesh.shape[AXIS]
+    size = _evaluation_size(x.shape[0], min(batch_size, x.shape[0]), devices)
     # Parameters that are divided need the mesh, whether or not the batch divides.
-    if mesh is not None and size % mesh.shape[AXIS]:
+    if size % devices:
         if sharded:
-            size = max(size // mesh.shape[AXIS], 1) * mesh.shape[AXIS]
+            size = max(size // devices, 1) * devices
         else:
             mesh = None
     evaluate = evaluation(loss, mesh, sharded)
     return lambda state: evaluate(state, x, condition, batch_size=size)
+
+
+def _evaluation_size(n, most, devices):
+    """`most`, or a slightly smaller batch that divides the data, and so is the only one
+    to be compiled.
+    """
+    sizes = range(most, most // 2, -1)
+    return next((b for b in sizes if not (n % b or b % devices)), most)
 
 
 def _same(tree):
