@@ -284,8 +284,10 @@ def _read_together(read, start, count, mesh):
     except Exception as raised:
         error = raised
     trouble = 2 if error else 1 if ended else 0
+    # One more than a batch's examples, so that none is told from an empty one.
     sizes = np.zeros(count, int)
-    sizes[: len(found)] = [jax.tree.leaves(batch)[0].shape[0] for _, batch in found]
+    leading = [np.shape(jax.tree.leaves(batch)[0]) for _, batch in found]
+    sizes[: len(found)] = [1 + (shape or (0,))[0] for shape in leading]
     worst, *sizes = agree(np.array([trouble, *sizes, *-sizes]), mesh)
     most, least = np.array(sizes[:count]), -np.array(sizes[count:])
     common = int(np.argmin([*(least == most) & (least > 0), False]))
@@ -294,9 +296,10 @@ def _read_together(read, start, count, mesh):
             "fit: the data of another process raised an error, which its own log tells."
         )
     elif not worst and common < count:
+        share = (least[common] - 1) / (most[common] - 1)
         error = ValueError(
             f"fit: batches of step {start + common} differ in size: one process has "
-            f"{least[common] / most[common]:.0%} of another's; all need equally many."
+            f"{share:.0%} of another's examples; all need equally many."
         )
     return found[:common], "data" if worst == 1 else None, error
 
