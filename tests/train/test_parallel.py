@@ -64,7 +64,8 @@ def test_batches_from_outside_are_spread_over_the_mesh(flow, params, x, mesh, sa
     batches = [x[:128], x[128:]]
     one, _ = quiet(flow, params, batches, ADAM, steps=5)
     # A mesh of `jax.make_mesh`, whose axes are of another type.
-    other = jax.make_mesh((8,), ("data",))
+    explicit = (jax.sharding.AxisType.Explicit,)
+    other = jax.make_mesh((8,), ("data",), axis_types=explicit)
     for m in (mesh, other):
         many, _ = quiet(flow, params, batches, ADAM, steps=5, mesh=m)
         same(many, one, **CLOSE)
@@ -95,7 +96,8 @@ def test_batches_that_cannot_be_dealt_out_are_refused(flow, params, x, mesh):
     with pytest.raises(ValueError, match=r"size=5 .* choose 8"):
         parallel.init(flow, KEY, x[:5], mesh)
     with pytest.raises(ValueError, match="none of them 'data'"):
-        quiet(flow, params, x, ADAM, steps=2, mesh=jax.make_mesh((8,), ("x",)))
+        other = jax.sharding.Mesh(jax.devices(), ("x",))
+        quiet(flow, params, x, ADAM, steps=2, mesh=other)
     with pytest.raises(ValueError, match="devices is empty"):
         parallel.data_mesh([])
 
