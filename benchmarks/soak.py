@@ -10,7 +10,6 @@ with the parameters, bit for bit, of one that was never stopped.
 """
 
 import argparse
-import os
 import random
 import signal
 import subprocess
@@ -24,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import jax
 import numpy as np
 from compositions import compose, examine
-from flags import cheap_compilation
+from flags import compile_cheaply
 from report import provenance, write_json
 
 import jflow
@@ -135,9 +134,7 @@ def main(argv=None):
         train(options.train)
         return
     print(f"seed {options.seed}", flush=True)
-    # Read when JAX starts, with its first array.
-    flags = [os.environ.get("XLA_FLAGS", ""), *cheap_compilation()]
-    os.environ["XLA_FLAGS"] = " ".join(flags)
+    compile_cheaply()
     found = provenance("soak.py", argv) | {"seed": options.seed}
     if options.kills:
         kills(options.seed, options.kills)

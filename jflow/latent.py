@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jflow.bijector import Array, Params
+from jflow.bijector import Array, Params, draw
 from jflow.flow import Flow
 
 
@@ -344,7 +344,7 @@ def inpaint(
     gradient = jax.grad(lambda x: log_prob(x).sum())
 
     def body(current, i):
-        noise = jax.random.normal(jax.random.fold_in(key, i), x.shape, x.dtype)
+        noise = draw(jax.random.normal, jax.random.fold_in(key, i), x.shape, x.dtype)
         moved = current + step_size(i) * (gradient(current) + noise)
         if clip is not None:
             moved = jnp.clip(moved, *clip)

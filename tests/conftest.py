@@ -2,9 +2,7 @@
 
 import os
 
-from flags import cheap_compilation
+from flags import compile_cheaply
 
-FLAGS = ["--xla_force_host_platform_device_count=8", *cheap_compilation()]
-
-os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
+compile_cheaply("--xla_force_host_platform_device_count=8")
 os.environ.setdefault("MPLBACKEND", "Agg")

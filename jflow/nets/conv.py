@@ -76,23 +76,21 @@ def _filter_gradient_by_products(x, kernel, dy):
     The narrower side's shifts become one matrix; where both sides are wide, copying
     them costs more than it saves, and each place has a product of its own.
     """
-    height, width, channels, features = kernel.shape
+    (height, width, channels, features), pads = kernel.shape, _pads(kernel)
     flat_x, flat_dy = x.reshape(-1, channels), dy.reshape(-1, features)
     if 4 * channels <= features:
-        patches = jnp.concatenate(_shifts(x, kernel, _pads(kernel)), axis=-1)
+        patches = jnp.concatenate(_shifts(x, kernel, pads), axis=-1)
         patches = patches.reshape(-1, height * width * channels)
         product = _gram(patches, flat_dy)
         return product.reshape(kernel.shape)
     if 4 * features <= channels and height % 2 == width % 2 == 1:
         # shifting x one way is shifting dy the other
-        patches = jnp.concatenate(_shifts(dy, kernel, _pads(kernel))[::-1], axis=-1)
+        patches = jnp.concatenate(_shifts(dy, kernel, pads)[::-1], axis=-1)
         product = _gram(flat_x, patches.reshape(-1, height * width * features))
         product = product.reshape(channels, height, width, features)
         return product.transpose(1, 2, 0, 3)
-    products = [
-        _gram(s.reshape(-1, channels), flat_dy)
-        for s in _shifts(x, kernel, _pads(kernel))
-    ]
+    shifted = [s.reshape(-1, channels) for s in _shifts(x, kernel, pads)]
+    products = [_gram(s, flat_dy) for s in shifted]
     return jnp.stack(products).reshape(kernel.shape)
 
 

@@ -193,7 +193,6 @@ def fit(
             callbacks=tuple(callbacks),
             pace=pacer(steps_per_dispatch, mesh),
             mesh=mesh,
-            collect=gather if mesh else _same,
             skipped=_skipped_in_a_row(),
         )
         return _train(run, spread(state), progress)
@@ -212,7 +211,6 @@ class _Run(NamedTuple):
     callbacks: tuple[Callback, ...]
     pace: tuple[Callable, Callable]
     mesh: Mesh | None
-    collect: Callable
     skipped: Callable
 
 
@@ -240,7 +238,7 @@ def _train(run, state, progress):
             f"fit: interrupted after step {int(state.step)} of {run.steps}; returning "
             "what was trained until then."
         )
-    return run.collect(_result(state)), history
+    return _collect(run, _result(state)), history
 
 
 def _advance(run, state, update):
@@ -312,8 +310,8 @@ def _result(state):
 def _non_finite(run, state, skipped=False):
     # A skipped step has been counted: what it was given is that of the step before.
     at = state._replace(step=state.step - 1) if skipped else state
-    x, condition = run.collect(run.source.batch(at))
-    params, key, step = run.collect((at.params, at.key, at.step))
+    x, condition = _collect(run, run.source.batch(at))
+    params, key, step = _collect(run, (at.params, at.key, at.step))
     noise = jax.random.fold_in(stream(key, NOISE), step)
     place = explain(run.loss, params, x, condition, noise)
     message = (
@@ -382,8 +380,9 @@ def _evaluation_size(n, most, devices):
     return next((b for b in sizes if not (n % b or b % devices)), most)
 
 
-def _same(tree):
-    return tree
+def _collect(run, tree):
+    """What a mesh holds, as ordinary arrays."""
+    return tree if run.mesh is None else gather(tree)
 
 
 def _check_counts(**counts):
