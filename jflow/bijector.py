@@ -85,6 +85,22 @@ def scan_keys(key: Array | None, n: int) -> Array | None:
     return None if key is None else jax.random.split(key, n)
 
 
+def scan_params(params: Params) -> Params:
+    """A layer's parameters as `lax.scan` sliced them, for use in its body.
+
+    On the CPU vectors become arrays of their own: a sum that XLA does not move into the
+    loops that read them. A slice it does move there, and where a loop reads one slice
+    twice (a bias: shifts, then log-scales), no exponential in it is vectorised.
+    """
+    if jax.default_backend() != "cpu":
+        return params
+
+    def leaf(a):
+        return jnp.stack([a, jnp.zeros_like(a)]).sum(axis=0) if a.ndim == 1 else a
+
+    return jax.tree.map(leaf, params)
+
+
 def draw(
     sampler: Callable[..., Array], key: Array, shape: tuple[int, ...], *args: Any
 ) -> Array:

@@ -14,6 +14,7 @@ from jflow.bijector import (
     name_of,
     run,
     scan_keys,
+    scan_params,
     split_key,
     zero_log_det,
 )
@@ -156,7 +157,8 @@ def repeat(
         def plain(params, x, condition, key):
             def body(carry, layer):
                 x, total = carry
-                x, log_det = apply(layer[0], x, condition, layer[1])
+                params, key = scan_params(layer[0]), layer[1]
+                x, log_det = apply(params, x, condition, key)
                 return (x, total + log_det), None
 
             layers = params, scan_keys(key, n)

@@ -10,7 +10,7 @@ drift, which `jflow.diagnostics.reconstruction_error` measures.
 import jax
 import jax.numpy as jnp
 
-from jflow.bijector import scan_keys, split_key, zero_log_det
+from jflow.bijector import scan_keys, scan_params, split_key, zero_log_det
 
 
 def check_anchor(owner: str, reversible: bool, anchor: int | None) -> None:
@@ -127,7 +127,7 @@ def recomputing_scan(apply, undo, n, reverse, anchor):
         def body(carry, layer):
             x, total, kept = carry
             params, key, j = layer
-            x, log_det = apply(params, x, condition, key)
+            x, log_det = apply(scan_params(params), x, condition, key)
             if anchor:
                 kept = jax.lax.dynamic_update_index_in_dim(kept, x, j // anchor, 0)
             return (x, total + log_det, kept), None
@@ -156,8 +156,9 @@ def recomputing_scan(apply, undo, n, reverse, anchor):
             if anchor:
                 stored = jax.lax.dynamic_index_in_dim(kept, j // anchor, 0, False)
                 z = jnp.where((j + 1) % anchor == 0, stored, z)
+            params, cotangents = scan_params(params), (dz, dlog_det)
             z, dparams, dz, dc = _undo_and_pull(
-                apply, undo, params, z, leaves, rebuild, key, (dz, dlog_det)
+                apply, undo, params, z, leaves, rebuild, key, cotangents
             )
             return (z, dz, _add(dleaves, dc)), dparams
 

@@ -42,6 +42,7 @@ FIXED = {
     "actnorm()": jflow.actnorm,
     "batch_norm()": jflow.batch_norm,
     "reverse()": jflow.reverse,
+    "roll()": jflow.roll,
     "random_permutation()": jflow.random_permutation,
     "diagonal_scale()": jflow.diagonal_scale,
     "dct()": jflow.dct,

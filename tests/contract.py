@@ -207,6 +207,8 @@ CASES = [
         "coupling-zero-conv", "coupling", _coupling(net=nets.zero_conv()), shape=IMAGE
     ),
     Case("reverse", "reverse", jflow.reverse),
+    Case("roll", "roll", jflow.roll),
+    Case("roll-places", "roll", lambda: jflow.roll(-2), shape=IMAGE),
     Case("permutation", "permutation", lambda: jflow.permutation([2, 0, 4, 1, 3])),
     Case("random_permutation", "random_permutation", jflow.random_permutation),
     *(

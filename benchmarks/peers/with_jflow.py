@@ -72,10 +72,10 @@ def realnvp(case: Case, **options) -> jflow.Flow:
 
 
 def spline(case: Case, **options) -> jflow.Flow:
-    """Spline couplings; reversing between them lets one be compiled for all."""
+    """Spline couplings; exchanging halves lets one be compiled for all."""
     law = jflow.scalars.rational_quadratic_spline(case.bins)
     net = jflow.nets.mlp(case.width, case.width)
-    layer = jflow.chain(jflow.coupling(law, net), jflow.reverse())
+    layer = jflow.chain(jflow.coupling(law, net), jflow.roll())
     stack = jflow.repeat(layer, case.layers, **options)
     return jflow.flow(stack, jflow.normal(case.shape))
 

@@ -25,7 +25,12 @@ from jflow.bijectors.maps import (
 )
 from jflow.bijectors.norm import actnorm, batch_norm
 from jflow.bijectors.ordered import ordered
-from jflow.bijectors.permutations import permutation, random_permutation, reverse
+from jflow.bijectors.permutations import (
+    permutation,
+    random_permutation,
+    reverse,
+    roll,
+)
 from jflow.bijectors.pixels import dequantize, logit, rescale, training_noise
 from jflow.bijectors.planar import planar
 from jflow.bijectors.radial import radial
@@ -69,6 +74,7 @@ __all__ = [
     "rescale",
     "reshape",
     "reverse",
+    "roll",
     "sigmoid",
     "simplex",
     "sinh_arcsinh",

@@ -22,9 +22,9 @@ from jflow.bijectors import (
     invertible_linear,
 )
 from jflow.bijectors.masks import partition
-from jflow.combinators import chain, identity
+from jflow.combinators import chain, identity, repeat
 from jflow.flow import Flow
-from jflow.models.parts import alternating, positive, vector_flow, vector_size
+from jflow.models.parts import positive, vector_flow, vector_size
 from jflow.nets import made, mlp
 from jflow.scalars import circular_shift, mixed, rational_quadratic_spline
 
@@ -116,12 +116,18 @@ def circular_nsf(
     line = [i for i, box in enumerate(boxes) if box is None]
     return vector_flow(
         shape,
-        alternating(even, odd, layers, reversible=reversible),
+        _by_turns(even, odd, layers, reversible=reversible),
         standardise=_on(actnorm(), line) if line else identity(),
         bounds=bounds,
         embed=embed,
         base=_base(boxes),
     )
+
+
+def _by_turns(even: Bijector, odd: Bijector, n: int, **options: Any) -> list[Bijector]:
+    """`n` layers, `even` and `odd` by turns, the pairs under one scan."""
+    pairs = [repeat(chain(even, odd), n // 2, **options)] if n > 1 else []
+    return [*pairs, *([even] if n % 2 else [])]
 
 
 def _boxes(size: int, circular: Any) -> list[Box | None]:

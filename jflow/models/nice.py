@@ -99,9 +99,7 @@ def nice(
     if relu_output:
         net = mlp(*hidden, output_activation=jax.nn.relu, zero_last=False, dtype=dtype)
 
-    def layer(swap):
-        return coupling(shift(subtract=subtract), net, "interleaved", swap=swap)
-
+    law = shift(subtract=subtract)
     if preprocess == "negative_noise":
         if bits is None:
             raise ValueError("nice: preprocess='negative_noise' needs bits, got None.")
@@ -115,10 +113,14 @@ def nice(
         mixing,
         {
             "alternate": lambda: alternating(
-                layer(False), layer(True), couplings, reversible=reversible
+                size, couplings, [coupling(law, net)], reversible=reversible
             ),
             "reverse": lambda: [
-                repeat(chain(reverse(), layer(False)), couplings, reversible=reversible)
+                repeat(
+                    chain(reverse(), coupling(law, net, "interleaved")),
+                    couplings,
+                    reversible=reversible,
+                )
             ],
         },
     )()

@@ -82,6 +82,6 @@ def nsf(
     else:
         net = mlp(*hidden, activation=activation, dtype=dtype)
         # The half that is not transformed by a network has splines of its own.
-        spline = coupling(law, net, "interleaved", passive=law)
+        spline = coupling(law, net, passive=law)
     stack = repeat(chain(invertible_linear(), spline), layers, reversible=reversible)
     return vector_flow(shape, [stack], bounds=bounds, embed=embed)

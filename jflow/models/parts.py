@@ -15,9 +15,11 @@ from jflow.bijectors import (
     dequantize,
     invertible_linear,
     logit,
+    permutation,
     random_permutation,
     rescale,
     reverse,
+    roll,
 )
 from jflow.combinators import chain, embed_condition, repeat, standardise_condition
 from jflow.flow import Flow, flow
@@ -166,11 +168,21 @@ def with_classes(bijector: Bijector, classes: int | None) -> Bijector:
 
 
 def alternating(
-    even: Bijector, odd: Bijector, n: int, **options: Any
+    size: int, couplings: int, layers: Sequence[Bijector], **options: Any
 ) -> list[Bijector]:
-    """`n` layers, `even` and `odd` by turns, the pairs under one scan."""
-    pairs = [repeat(chain(even, odd), n // 2, **options)] if n > 1 else []
-    return [*pairs, *([even] if n % 2 else [])]
+    """Couplings of odd places by even ones and of even by odd ones, by turns.
+
+    Where the size is odd the active half is the larger one, each time.
+
+    Args:
+        size: of the event, `(size,)`.
+        couplings: how many.
+        layers: a coupling of halves, and what follows it; one scan repeats them.
+        **options: of `repeat`.
+    """
+    sorted_places = [*range(0, size, 2), *range(1, size, 2)]
+    layer = chain(*layers, roll())
+    return [permutation(sorted_places), repeat(layer, couplings, **options)]
 
 
 class _OneHot:

@@ -93,11 +93,8 @@ def _dense(shape, couplings, hidden, scale, norms, reversible, dtype) -> list[Bi
     if shape[0] < 2:
         raise ValueError("realnvp: shape (1,) has one dimension; coupling needs two.")
 
-    def layer(swap):
-        net = mlp(*hidden, dtype=dtype)
-        return chain(coupling(affine(scale), net, "interleaved", swap=swap), *norms)
-
-    return alternating(layer(False), layer(True), couplings, reversible=reversible)
+    layers = [coupling(affine(scale), mlp(*hidden, dtype=dtype)), *norms]
+    return alternating(*shape, couplings, layers, reversible=reversible)
 
 
 def _check_scales(shape, scales) -> int:

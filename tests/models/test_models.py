@@ -1,6 +1,7 @@
 """Published architectures: what their papers promise, options, conditions."""
 
 import functools
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -112,6 +113,26 @@ def test_training_steps_lower_the_loss_and_run_in_pmap(name):
     keys = jax.random.split(KEY, 2)
     samples = jax.pmap(lambda p, k: f.sample(p, k, 3), in_axes=(None, 0))(params, keys)
     assert samples.shape == (2, 3, *x.shape[1:]) and np.isfinite(samples).all()
+
+
+@pytest.mark.parametrize("size", [4, 6])
+def test_alternating_couplings_are_interleaved_ones_by_turns(size):
+    """Halves that change places are even and odd places that do."""
+    n, law, net = 3, jflow.scalars.affine(), jflow.nets.mlp(8)
+    flow = realnvp((size,), couplings=n, hidden=(8,), norm=None)
+    x = jax.random.normal(KEY, (5, size))
+    params = _ready(flow, x, scale=0.5)
+    by_turns = jflow.chain(
+        *(jflow.coupling(law, net, "interleaved", swap=i % 2 == 1) for i in range(n))
+    )
+    _, (stacked, _) = params["bijector"]
+    layers = [jax.tree.map(operator.itemgetter(i), stacked) for i in range(n)]
+    z, log_det = flow.bijector.forward(params["bijector"], x)
+    expected, expected_log_det = by_turns.forward(tuple(layers), x)
+    # Three exchanges: the odd places are first.
+    places = [*range(1, size, 2), *range(0, size, 2)]
+    np.testing.assert_allclose(z, expected[:, jnp.array(places)], rtol=1e-5)
+    np.testing.assert_allclose(log_det, expected_log_det, rtol=1e-5)
 
 
 def test_nices_determinant_is_exactly_one_before_its_scale():
