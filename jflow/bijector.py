@@ -7,6 +7,7 @@ of floating-point arrays; leaves under a key named `"fixed"` are not learned, le
 under `"statistics"` are tracked rather than optimised (see `jflow.train.label_params`).
 """
 
+import functools
 import math
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -158,6 +159,17 @@ def check_bijector_type(owner: str, *bijectors: Bijector) -> None:
 # `jflow.diagnostics` sets a watcher to see what every layer returns, by its path.
 watcher: ContextVar[Callable | None] = ContextVar("watcher", default=None)
 _path: ContextVar[tuple[str, ...]] = ContextVar("path", default=())
+
+
+def recomputed(apply: Pass, **options: Any) -> Pass:
+    """`jax.checkpoint(apply, **options)` that a watcher sees into."""
+    again = jax.checkpoint(apply, **options)
+
+    @functools.wraps(apply)
+    def chosen(*args, **kwargs):
+        return (again if watcher.get() is None else apply)(*args, **kwargs)
+
+    return chosen
 
 
 def run(name: str, apply: Pass, params, x, condition, key) -> tuple[Array, Array]:

@@ -12,6 +12,7 @@ from jflow.bijector import (
     init_with_output,
     initialiser,
     name_of,
+    recomputed,
     run,
     scan_keys,
     scan_params,
@@ -212,8 +213,8 @@ def remat(bijector: Bijector) -> Bijector:
     """
     check_bijector_type("remat", bijector)
     return bijector._replace(
-        forward=_named(remat, jax.checkpoint(bijector.forward)),
-        inverse=_named(remat, jax.checkpoint(bijector.inverse)),
+        forward=_named(remat, recomputed(bijector.forward)),
+        inverse=_named(remat, recomputed(bijector.inverse)),
     )
 
 

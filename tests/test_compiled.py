@@ -52,7 +52,8 @@ def test_a_gradients_program_does_not_grow_with_depth(name):
 
         return str(jax.make_jaxpr(jax.grad(loss))(params, x)).count(" = ")
 
-    assert size(4) == size(16)
+    assert size(4) == size(14)
+    assert size(16) == size(64) < 1.5 * size(4)
 
 
 LAWS = {

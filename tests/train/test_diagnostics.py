@@ -7,7 +7,7 @@ import pytest
 
 from jflow import diagnostics
 from jflow.bijector import Bijector, zero_log_det
-from jflow.combinators import chain, invert, repeat
+from jflow.combinators import chain, invert, remat, repeat
 
 KEY = jax.random.key(3)
 
@@ -87,6 +87,15 @@ def test_first_nonfinite_counts_copies_within_copies(layers):
         },
     )
     assert diagnostics.first_nonfinite(b, broken, x) == "2:invert > invert(scale)"
+
+
+def test_first_nonfinite_sees_into_layers_that_are_computed_again(layers):
+    scale, shift = layers
+    x = jax.random.normal(KEY, (8, 2))
+    b = repeat(remat(chain(shift(), scale())), 3)
+    first, rest = b.init(KEY, x)
+    found = diagnostics.first_nonfinite(b, (first, break_leaf(rest, (1, 0))), x)
+    assert found == "remat copy 1 > 1:scale"
 
 
 def test_first_nonfinite_names_what_it_was_given(layers):
