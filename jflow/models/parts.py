@@ -27,7 +27,7 @@ from jflow.flow import Flow, flow
 from jflow.nets import made
 from jflow.scalars import Scalar
 
-# From so many couplings on, what they would keep for the backward pass fills caches.
+# So many couplings would keep more for the backward pass than caches hold.
 DEEP = 16
 MIXING = {
     "reverse": reverse,
@@ -204,8 +204,8 @@ def _recomputed_on_cpu(layer: Bijector) -> Bijector:
 
         @functools.wraps(apply)
         def chosen(*args, **kwargs):
-            on_cpu = jax.default_backend() == "cpu"
-            return (again if on_cpu else apply)(*args, **kwargs)
+            pass_ = again if jax.default_backend() == "cpu" else apply
+            return pass_(*args, **kwargs)
 
         return chosen
 
