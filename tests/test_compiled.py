@@ -53,7 +53,10 @@ def test_a_gradients_program_does_not_grow_with_depth(name):
         return str(jax.make_jaxpr(jax.grad(loss))(params, x)).count(" = ")
 
     assert size(4) == size(14)
-    assert size(16) == size(64) < 1.5 * size(4)
+    assert size(16) == size(64)
+    # From 16 on these are recomputed in the backward pass.
+    recomputed = name in ("nice", "realnvp")
+    assert size(16) < 1.5 * size(4) if recomputed else size(16) == size(4)
 
 
 LAWS = {
