@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from jflow.bijector import Array
 from jflow.scalars.circular import interval, wrap
@@ -21,6 +22,7 @@ from jflow.scalars.scalar import Scalar, check_count, promote
 
 ENDS = ("linear", "box", "circular")
 SOFT_CLIP = abs(math.log(1e-3))
+_BIN_KEPT = jax.checkpoint_policies.save_only_these_names("bin")
 
 
 class Knots(NamedTuple):
@@ -215,14 +217,11 @@ def piecewise(
             return wrap(x, lower, upper), True
         return jnp.clip(x, lower, upper), (x >= lower) & (x <= upper)
 
-    def apply(raw, x, evaluate, search):
-        if x.ndim == 0:
-            return tuple(a[0] for a in apply(raw, x[None], evaluate, search))
-        wide, value = promote(raw, x)
-        to_box, from_box = _box(knots, wide[..., size:])
+    def apply(rows, x, evaluate, search):
+        wide, value = promote(rows, x)
+        to_box, from_box = _box(knots, wide[..., size:, :])
         inside, asked = enter(to_box(value))
-        rows = wide[..., None, :] if wide.ndim == 1 else wide
-        table = pieces(jnp.swapaxes(rows[..., :size], -1, -2))
+        table = pieces(wide[..., :size, :])
         found, q, p = _find(table, inside, lower, upper, search)
         part, rest, log_derivative = evaluate(found, q, p)
         # By way of the end where what is added is small.
@@ -238,10 +237,18 @@ def piecewise(
         the raw parameters' size.
         """
 
-        def once(raw, x):
-            return apply(raw, x, evaluate, search)
+        @functools.partial(jax.checkpoint, prevent_cse=False, policy=_BIN_KEPT)
+        def once(rows, x):
+            return apply(rows, x, evaluate, search)
 
-        return jax.checkpoint(once, prevent_cse=False)
+        def law(raw, x):
+            if x.ndim == 0:
+                return tuple(a[0] for a in law(raw, x[None]))
+            # Exchanged out here: what is kept then lies in memory as it is used.
+            rows = jnp.swapaxes(raw[..., None, :] if raw.ndim == 1 else raw, -1, -2)
+            return once(rows, x)
+
+        return law
 
     return Scalar(
         size + 2 * knots.learned_box,
@@ -251,13 +258,13 @@ def piecewise(
     )
 
 
-def _box(knots, raw):
+def _box(knots, rows):
     """From the learned box to the fixed one and back; slopes do not change."""
     if not knots.learned_box:
         return (lambda x: x), (lambda y: y)
     middle, half = (knots.lower + knots.upper) / 2, (knots.upper - knots.lower) / 2
-    centre = middle + half * raw[..., 0]
-    scale = jnp.exp(soft_clip(raw[..., 1], SOFT_CLIP))
+    centre = middle + half * rows[..., 0, :]
+    scale = jnp.exp(soft_clip(rows[..., 1, :], SOFT_CLIP))
 
     def to_box(x):
         return middle + (x - centre) / scale
@@ -275,7 +282,7 @@ def _find(pieces, value, lower, upper, search):
     """
     here, there = pieces.widths, pieces.heights
     here, there = (here, there) if search == "x" else (there, here)
-    index = _search(here, (value - lower) / (upper - lower))
+    index = checkpoint_name(_search(here, (value - lower) / (upper - lower)), "bin")
 
     def pick(table, offset=0):
         if table is None:
