@@ -357,7 +357,7 @@ def split(bijector: Bijector, keep: int | None = None) -> Bijector:
                 f"split: keep={size} of {channels} channels leaves nothing to factor "
                 "out; choose 0 < keep < channels, or squeeze first."
             )
-        return x[..., :size], x[..., size:]
+        return jnp.split(x, [size], axis=-1)
 
     def run_init(key, x, condition=None):
         kept, done = parts(x)

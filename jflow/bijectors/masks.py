@@ -92,14 +92,16 @@ def _halves(channels, swap):
     first = channels // 2
 
     def split(x):
-        a, b = x[..., :first], x[..., first:]
+        # Not two slices: cotangents are then concatenated, not padded and added.
+        a, b = jnp.split(x, [first], axis=-1)
         return (b, a) if swap else (a, b)
 
     def merge(passive, active):
         parts = (active, passive) if swap else (passive, active)
         return jnp.concatenate(parts, axis=-1)
 
-    places = split(np.arange(channels))
+    a, b = np.split(np.arange(channels), [first])
+    places = (b, a) if swap else (a, b)
     return Partition(split, merge, _unchanged, _unchanged, places)
 
 

@@ -51,13 +51,14 @@ def roll(places: int | None = None) -> Bijector:
 
     def by(sign, x):
         shift = x.shape[-1] // 2 if places is None else places
-        return jnp.roll(x, sign * shift, axis=-1), zero_log_det(x)
+        parts = jnp.split(x, [sign * shift % x.shape[-1]], axis=-1)
+        return jnp.concatenate(parts[::-1], axis=-1), zero_log_det(x)
 
     def forward(params, x, condition=None, key=None):
-        return by(-1, x)
+        return by(1, x)
 
     def inverse(params, z, condition=None, key=None):
-        return by(1, z)
+        return by(-1, z)
 
     return Bijector(init, forward, inverse)
 

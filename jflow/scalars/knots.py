@@ -19,9 +19,9 @@ from jax.ad_checkpoint import checkpoint_name
 from jflow.bijector import Array
 from jflow.scalars.circular import interval, wrap
 from jflow.scalars.scalar import Scalar, check_count, promote
+from jflow.scalars.scales import SOFT_CLIP_LIMIT, soft_clip
 
 ENDS = ("linear", "box", "circular")
-SOFT_CLIP = abs(math.log(1e-3))
 _BIN_KEPT = jax.checkpoint_policies.save_only_these_names("bin")
 
 
@@ -57,7 +57,7 @@ class Knots(NamedTuple):
         logits = logits / self.logit_scale
         if self.soft:
             # Clipped, they need no maximum taken off.
-            parts = jnp.exp(soft_clip(logits, SOFT_CLIP / 2))
+            parts = jnp.exp(soft_clip(logits, SOFT_CLIP_LIMIT / 2))
             return Sizes(parts, parts.sum(axis=-2))
         largest = jax.lax.stop_gradient(logits.max(axis=-2, keepdims=True))
         parts = jnp.exp(logits - largest)
@@ -65,7 +65,7 @@ class Knots(NamedTuple):
         least = self.minimum * total[..., None, :]
         return Sizes(least + (1 - self.bins * self.minimum) * parts, total)
 
-    def positive(self, raw: Array, limit: float = SOFT_CLIP) -> Array:
+    def positive(self, raw: Array, limit: float = SOFT_CLIP_LIMIT) -> Array:
         """Positive numbers, 1 for zero; soft ones between `exp(-limit)` and its
         inverse.
         """
@@ -129,19 +129,6 @@ class Bin(NamedTuple):
     d0: Array | None
     d1: Array | None
     logit: Array | None
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def soft_clip(raw: Array, limit: float) -> Array:
-    """`raw / (1 + |raw| / limit)`, strictly between `-limit` and `limit`."""
-    return raw / (1 + jnp.abs(raw / limit))
-
-
-@soft_clip.defjvp
-def _soft_clip_jvp(limit, primals, tangents):
-    (raw,), (tangent,) = primals, tangents
-    grown = 1 + jnp.abs(raw / limit)
-    return raw / grown, tangent / grown**2
 
 
 @jax.custom_jvp
@@ -264,7 +251,7 @@ def _box(knots, rows):
         return (lambda x: x), (lambda y: y)
     middle, half = (knots.lower + knots.upper) / 2, (knots.upper - knots.lower) / 2
     centre = middle + half * rows[..., 0, :]
-    scale = jnp.exp(soft_clip(rows[..., 1, :], SOFT_CLIP))
+    scale = jnp.exp(soft_clip(rows[..., 1, :], SOFT_CLIP_LIMIT))
 
     def to_box(x):
         return middle + (x - centre) / scale

@@ -6,15 +6,9 @@ https://arxiv.org/abs/1808.03856
 
 import jax.numpy as jnp
 
-from jflow.scalars.knots import (
-    SOFT_CLIP,
-    Knots,
-    Pieces,
-    Sizes,
-    check_knots,
-    piecewise,
-)
+from jflow.scalars.knots import Knots, Pieces, Sizes, check_knots, piecewise
 from jflow.scalars.scalar import Scalar
+from jflow.scalars.scales import SOFT_CLIP_LIMIT
 
 
 def quadratic_spline(
@@ -134,7 +128,7 @@ def linear_spline(
 
 def _scaled(knots: Knots, widths, raw):
     """Densities at the knots, those of linear ends 1, with integral 1."""
-    densities = knots.at_knots(knots.positive(raw, SOFT_CLIP / 4))
+    densities = knots.at_knots(knots.positive(raw, SOFT_CLIP_LIMIT / 4))
     # A density's share of the trapezoids beside it.
     nothing = jnp.zeros_like(widths[..., :1, :])
     before = jnp.concatenate([nothing, widths], axis=-2)

@@ -43,7 +43,11 @@ def restricted(scalar: Scalar, places: np.ndarray | None) -> Scalar:
 def unpack(raw: Array, x: Array) -> list[Array]:
     """The raw parameters one by one, in float32 or the data's better precision."""
     raw = raw.astype(jnp.promote_types(jnp.result_type(raw, x), jnp.float32))
-    return [raw[..., i] for i in range(raw.shape[-1])]
+    if raw.ndim == 1:
+        return list(raw)
+    # Split, not indexed: cotangents are then concatenated, in loops that vectorise.
+    rows = jnp.split(jnp.swapaxes(raw, -1, -2), raw.shape[-1], axis=-2)
+    return [row[..., 0, :] for row in rows]
 
 
 def promote(raw: Array, x: Array) -> tuple[Array, Array]:

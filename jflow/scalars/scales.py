@@ -10,12 +10,15 @@
 | `atan` | 2 (2 / pi) atan(u): between e^-2 and e^2 | FrEIA |
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from jflow.bijector import Array
 
 EXP_LIMIT = 50.0
 SOFT_CLIP_LIMIT = math.log(1000.0)
@@ -30,6 +33,19 @@ class ScaleMap(NamedTuple):
     learned: tuple[float, ...] = ()
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def soft_clip(raw: Array, limit: float) -> Array:
+    """`raw / (1 + |raw| / limit)`, strictly between `-limit` and `limit`."""
+    return raw / (1 + jnp.abs(raw / limit))
+
+
+@soft_clip.defjvp
+def _soft_clip_jvp(limit, primals, tangents):
+    (raw,), (tangent,) = primals, tangents
+    grown = 1 + jnp.abs(raw / limit)
+    return raw / grown, tangent / grown**2
+
+
 def _log_softplus(u):
     """`log(softplus(u))`; below -15 softplus(u) is exp(u) to float32's last digit."""
     safe = jnp.maximum(u, -15.0)
@@ -37,7 +53,7 @@ def _log_softplus(u):
 
 
 SCALE_MAPS = {
-    "soft_clip": ScaleMap(lambda u: u / (1.0 + jnp.abs(u) / SOFT_CLIP_LIMIT)),
+    "soft_clip": ScaleMap(lambda u: soft_clip(u, SOFT_CLIP_LIMIT)),
     "exp": ScaleMap(lambda u: jnp.clip(u, -EXP_LIMIT, EXP_LIMIT)),
     "tanh": ScaleMap(lambda u, factor: factor * jnp.tanh(u), (1.0,)),
     "sigmoid": ScaleMap(lambda u: jnp.maximum(jax.nn.log_sigmoid(u + 2.0), -EXP_LIMIT)),
