@@ -47,7 +47,7 @@ def unpack(raw: Array, x: Array) -> list[Array]:
         return list(raw)
     # Split, not indexed: cotangents are then concatenated, in loops that vectorise.
     rows = jnp.split(jnp.swapaxes(raw, -1, -2), raw.shape[-1], axis=-2)
-    return [row[..., 0, :] for row in rows]
+    return [row.squeeze(-2) for row in rows]
 
 
 def promote(raw: Array, x: Array) -> tuple[Array, Array]:
