@@ -12,7 +12,8 @@ libraries by turns, so that what else the machine does meets all alike. On one c
 table has CPU time, which other processes disturb least, on several wall time. Ratios
 are each library's over jflow's within the round, their median over rounds: above 1
 jflow is ahead. Peers are found in the interpreter this runs in and in those named by
-`--python`; what is not installed is left out, and named.
+`--python`; what is not installed is left out, and named. A case is saved as soon as it
+is done, and takes its former place in the file, so cases may be run one by one.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from report import RESULTS, provenance, table, write_json
 
 HERE = Path(__file__).resolve().parent
 RUN = HERE / "versus_run.py"
+PROBE = "probe"
 # Beyond it, a library's model is another model.
 SAME_SIZE = 0.02
 TIMES = ("import", "build", "first_step", "step", "log_prob", "sample")
@@ -41,42 +43,39 @@ print(json.dumps({p: installed.get(p) for p in sys.argv[1:] if u.find_spec(p)}))
 
 
 def main() -> None:
-    """Run, print, save."""
+    """Run, print, save: each case when it is done, so that a long run can be cut."""
     options = arguments()
     cpus = sorted(os.sched_getaffinity(0))[: options.cores]
     libraries = locate(options.libraries, [sys.executable, *options.python])
-    content = provenance("versus.py")
-    content["versions"] |= {n: v for n, (_, v) in libraries.items() if v}
-    runs, limits = {}, {}
+    clock = "cpu" if options.cores == 1 else "wall"
+    origin = provenance("versus.py")
+    origin["versions"] |= {n: v for n, (_, v) in libraries.items() if v}
+    origin |= {"cores": options.cores, "rounds": options.rounds}
     for case in options.cases:
         part = {name: at for name, at in libraries.items() if does(name, CASES[case])}
+        runs = {}
         for turn in range(options.rounds):
             # The machine's limit, in the same rounds.
-            for name, (python, _) in {"probe": (sys.executable, ""), **part}.items():
+            for name, (python, _) in {PROBE: (sys.executable, ""), **part}.items():
                 print(f"{case}, round {turn + 1}: {name}", file=sys.stderr, flush=True)
                 result = run(python, name, case, cpus, options.budget)
-                store = limits if name == "probe" else runs
-                store.setdefault((case, name), []).append(result)
-    clock = "cpu" if options.cores == 1 else "wall"
-    results = [
-        summary(case, runs, limits[case, "probe"], libraries, clock)
-        for case in options.cases
-    ]
-    for result in results:
-        print(report(result))
-    content |= {
-        "cases": results,
-        "cores": options.cores,
-        "clock": clock,
-        "rounds": options.rounds,
-    }
-    write_json(options.output, content)
+                runs.setdefault(name, []).append(result)
+        result = summary(case, runs, clock)
+        print(report(result), flush=True)
+        store(options.output, result | origin)
+
+
+def store(path: Path, result: dict) -> None:
+    """Put a case into the file; its other cases, each with its own origin, stay."""
+    cases = json.loads(path.read_text())["cases"] if path.exists() else []
+    cases = {case["case"]: case for case in [*cases, result]}
+    write_json(path, {"cases": [cases[name] for name in CASES if name in cases]})
 
 
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="few cases, two rounds")
+    parser.add_argument("--quick", action="store_true", help="few cases, one round")
     parser.add_argument("--cases", nargs="+", choices=CASES)
     parser.add_argument(
         "--libraries", nargs="+", choices=LIBRARIES, default=[*LIBRARIES]
@@ -89,7 +88,7 @@ def arguments() -> argparse.Namespace:
     options = parser.parse_args()
     everything = [name for name in CASES if not name.startswith("tiny")]
     options.cases = options.cases or (list(QUICK) if options.quick else everything)
-    options.rounds = options.rounds or (2 if options.quick else 5)
+    options.rounds = options.rounds or (1 if options.quick else 5)
     options.budget = options.budget or (0.5 if options.quick else 2.0)
     name = f"versus_{'quick_' if options.quick else ''}{options.cores}_cores.json"
     options.output = options.output or RESULTS / name
@@ -148,17 +147,16 @@ def run(python: str, library: str, case: str, cpus: list[int], budget: float) ->
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def summary(case: str, runs: dict, limits: list, libraries: dict, clock: str) -> dict:
+def summary(case: str, runs: dict, clock: str) -> dict:
     """Medians over the rounds, and ratios within them."""
-    ours = runs.get((case, "jflow"), [])
+    limits, ours = runs.pop(PROBE), runs.get("jflow", [])
     keys = FIT if CASES[case].kind == "fit" else TIMES
     rows = {}
-    for name in libraries:
-        results = runs.get((case, name), [])
+    for name, results in runs.items():
         good = [r for r in results if "error" not in r]
         if len(good) < len(results):
             rows[name] = {"error": next(r["error"] for r in results if "error" in r)}
-        elif good:
+        else:
             rows[name] = _row(good, ours, keys, clock)
     peak = median(limit["peak"][clock] for limit in limits)
     body = median(limit["body"][clock] for limit in limits)

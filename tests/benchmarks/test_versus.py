@@ -19,11 +19,21 @@ def test_a_tiny_run_leaves_a_table_and_ratios(tmp_path, capsys, monkeypatch):
     versus.main()
     (result,) = json.loads(out.read_text())["cases"]
     row = result["rows"]["jflow"]
+    assert result["machine"]["cores"] and result["rounds"] == 1
     assert row["parameters"] == 2 * (2 * 8 + 8 + 8 * 8 + 8 + 8 * 4 + 4)
     assert row["same_size"] and set(row["ratio"].values()) == {1.0}
     assert 0 < row["limit_fraction"] < 1 < row["peak_MiB"]
     assert all(row[key] > 0 for key in versus.TIMES)
     assert "| jflow " in capsys.readouterr().out
+
+
+def test_a_case_takes_its_own_place_in_the_file(tmp_path):
+    path = tmp_path / "versus.json"
+    for name, commit in ("tiny-fit", 1), ("tiny", 1), ("tiny-fit", 2):
+        versus.store(path, {"case": name, "commit": commit})
+    tiny, fit = json.loads(path.read_text())["cases"]
+    assert tiny == {"case": "tiny", "commit": 1}
+    assert fit == {"case": "tiny-fit", "commit": 2}
 
 
 def test_what_is_not_installed_is_named_and_left_out(capsys, monkeypatch):
