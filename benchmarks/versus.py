@@ -25,12 +25,11 @@ import sys
 from pathlib import Path
 from statistics import median
 
-from peers import CASES, LIBRARIES, QUICK, does, operations, package
+from peers import CASES, LIBRARIES, PROBE, QUICK, does, operations, package
 from report import RESULTS, provenance, table, write_json
 
 HERE = Path(__file__).resolve().parent
 RUN = HERE / "versus_run.py"
-PROBE = "probe"
 # Beyond it, a library's model is another model.
 SAME_SIZE = 0.02
 TIMES = ("import", "build", "first_step", "step", "log_prob", "sample")
@@ -149,10 +148,12 @@ def run(python: str, library: str, case: str, cpus: list[int], budget: float) ->
 
 def summary(case: str, runs: dict, clock: str) -> dict:
     """Medians over the rounds, and ratios within them."""
-    limits, ours = runs.pop(PROBE), runs.get("jflow", [])
+    limits, ours = runs[PROBE], runs.get("jflow", [])
     keys = FIT if CASES[case].kind == "fit" else TIMES
     rows = {}
     for name, results in runs.items():
+        if name == PROBE:
+            continue
         good = [r for r in results if "error" not in r]
         if len(good) < len(results):
             rows[name] = {"error": next(r["error"] for r in results if "error" in r)}

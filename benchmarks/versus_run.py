@@ -17,7 +17,7 @@ import statistics
 import sys
 import time
 
-from peers import CASES, batch, package
+from peers import CASES, PROBE, batch, package
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
         os.sched_setaffinity(0, options.cpus)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(len(options.cpus))
-    if options.library == "probe":
+    if options.library == PROBE:
         print(json.dumps(probe(CASES[options.case], options.budget)))
     else:
         print(json.dumps(measure(options.library, options.case, options.budget)))

@@ -105,6 +105,8 @@ LIBRARIES = {
     "freia": ("affine",),
 }
 PACKAGES = {"freia": "FrEIA"}
+# In a library's place: the machine's rate of matrix products is measured.
+PROBE = "probe"
 # Unrolled layers whose compilation would take the time of all the rest together.
 TOO_DEEP = {"nflojax": 8, "distrax": 64}
 
