@@ -7,7 +7,8 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-# Two workers: the tests are meant for two cores, and JAX uses all it finds.
+# Two workers: the tests are meant for two cores, and JAX uses all it finds. Each has
+# whole files, whose tests share what is compiled.
 WORKERS ?= 2
 
 demo: $(VENV)/demo.stamp
@@ -19,7 +20,7 @@ picture: demo
 	cp demo/samples.png benchmarks/results/digits_glow.png
 
 test: lint
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 # Python 3.11, 3.12 and 3.13, each with the oldest packages that setup.cfg allows and
 # with the newest. MATRIX="3.11-oldest 3.12-newest" chooses, TESTS=tests/scalars too.

@@ -45,7 +45,7 @@ for cell in "${cells[@]}"; do
     if { [ -d "$venv" ] || "$python" -m venv "$venv"; } &&
         "$venv/bin/pip" install --quiet --upgrade --upgrade-strategy eager \
             -c "$venv.txt" --editable '.[test]' &&
-        "$venv/bin/python" -m pytest -n "${WORKERS:-2}" --dist loadgroup "$@"; then
+        "$venv/bin/python" -m pytest -n "${WORKERS:-2}" --dist loadfile "$@"; then
         result=passed
     else
         result=FAILED

@@ -13,14 +13,8 @@ from jflow import bijectors, combinators, scalars
 
 
 def over(cases):
-    """A test for each case; one worker has all of a case's, and prepares it once."""
-    return pytest.mark.parametrize(
-        "case",
-        [
-            pytest.param(case, id=case.name, marks=pytest.mark.xdist_group(case.name))
-            for case in cases
-        ],
-    )
+    """A test for each case."""
+    return pytest.mark.parametrize("case", cases, ids=lambda case: case.name)
 
 
 all_cases = over(CASES)

@@ -17,9 +17,7 @@ LAYERS = {
     "orthogonal": lambda: jflow.sylvester("orthogonal", 2),
     "triangular": lambda: jflow.sylvester("triangular"),
 }
-every_layer = pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.xdist_group(n)) for n in LAYERS]
-)
+every_layer = pytest.mark.parametrize("name", LAYERS)
 
 
 def _ready(b, x, scale=1.0):

@@ -28,9 +28,7 @@ def _ring(n=256):
 
 
 @pytest.mark.parametrize("conditioned", [False, True])
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.xdist_group(n)) for n in MODELS]
-)
+@pytest.mark.parametrize("name", MODELS)
 def test_densities_are_normalised_and_samples_undo_them(name, conditioned):
     f = MODELS[name]()
     x, angle = _ring()

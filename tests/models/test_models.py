@@ -15,15 +15,6 @@ from jflow.models import glow, nice, realnvp
 KEY = jax.random.key(0)
 IMAGE = (4, 4, 1)
 
-# every test of a model on one worker, which builds and initialises it once
-grouped = pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xdist_group(name))
-        for name in ("nice", "realnvp", "glow", "realnvp-image", "glow-image")
-    ],
-)
-
 MODELS = {
     "nice": lambda **kw: nice((6,), bits=None, hidden=(8,), **kw),
     "realnvp": lambda **kw: realnvp((6,), couplings=4, hidden=(8,), **kw),
@@ -34,6 +25,7 @@ MODELS = {
     ),
     "glow-image": lambda **kw: glow(IMAGE, levels=2, depth=2, width=8, bits=3, **kw),
 }
+every = pytest.mark.parametrize("name", MODELS)
 
 
 def _data(name, n=32):
@@ -54,7 +46,7 @@ def _plain(name):
 
 
 @pytest.mark.parametrize("conditioned", ["no", "classes", "vector"])
-@grouped
+@every
 def test_models_are_normalised_invertible_and_conditional(name, conditioned):
     x = _data(name)
     options = {"classes": 3} if conditioned == "classes" else {}
@@ -80,7 +72,7 @@ def test_models_are_normalised_invertible_and_conditional(name, conditioned):
         assert moved.any(axis=0).all(), "a latent coordinate ignores the condition"
 
 
-@grouped
+@every
 def test_training_steps_lower_the_loss_and_run_in_pmap(name):
     import optax
 
@@ -218,7 +210,7 @@ def test_options_change_the_output(name, options):
     assert not np.array_equal(outputs(f, f.init(KEY, x)), outputs(*_plain(name)))
 
 
-@grouped
+@every
 def test_reversible_models_have_plain_models_gradients(name):
     x = _data(name)
     params = scramble(_plain(name)[1], jax.random.key(1), 0.05)

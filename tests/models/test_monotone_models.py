@@ -24,9 +24,7 @@ MODELS = {
         (d,), **{"components": 4} | SMALL | kw
     ),
 }
-every = pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.xdist_group(n)) for n in MODELS]
-)
+every = pytest.mark.parametrize("name", MODELS)
 
 
 @every
