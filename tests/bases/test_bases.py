@@ -124,16 +124,18 @@ def test_dtypes_follow_the_latents(case):
         assert all(a.dtype == jnp.float64 for a in jax.tree.leaves(params))
         wide = jax.jit(base.log_prob)(params, z, rows(case, 3))
         assert wide.dtype == jnp.float64
-        assert base.sample(params, KEY, 3, rows(case, 3)).dtype == jnp.float64
+        sample = jax.jit(base.sample, static_argnums=2)
+        assert sample(params, KEY, 3, rows(case, 3)).dtype == jnp.float64
         narrow = jax.tree.map(lambda a: np.asarray(a, np.float32), (params, z))
-    params, z = jax.tree.map(jnp.asarray, narrow)
+    base, (params, z) = case.build(), jax.tree.map(jnp.asarray, narrow)
+    sample = jax.jit(base.sample, static_argnums=2)
     condition = rows(case, 3)
-    got = base.log_prob(params, z, condition)
+    got = jax.jit(base.log_prob)(params, z, condition)
     assert got.dtype == jnp.float32
     # the draws that estimate the normaliser differ between the dtypes
     bound = 0.02 if case.covers == "resampled" else 1e-5
     np.testing.assert_allclose(got, wide, rtol=bound, atol=bound)
-    assert base.sample(params, KEY, 3, condition).dtype == jnp.float32
+    assert sample(params, KEY, 3, condition).dtype == jnp.float32
 
 
 @every
@@ -143,13 +145,14 @@ def test_vmap_over_parameters_and_a_batch_of_one(case):
     condition = rows(case, 4)
     many = jax.tree.map(lambda a: jnp.stack([a, a + 0.1]), params)
     # Several bases have no parameters: the latents are mapped, too.
-    got = jax.vmap(base.log_prob, (0, 0, None))(many, jnp.stack([z, z]), condition)
+    mapped = jax.jit(jax.vmap(base.log_prob, (0, 0, None)))
+    got = mapped(many, jnp.stack([z, z]), condition)
     expected = log_prob(params, z, condition, 1.0)
     np.testing.assert_allclose(got[0], expected, rtol=1e-5, atol=1e-5)
-    one = base.log_prob(params, z[2:3], rows(case, 1))
+    one = jax.jit(base.log_prob)(params, z[2:3], rows(case, 1))
     np.testing.assert_allclose(one[0], expected[2], rtol=1e-5, atol=1e-5)
     keys = jax.random.split(KEY, 2)
-    draws = jax.vmap(lambda k: base.sample(params, k, 4, condition))(keys)
+    draws = jax.jit(jax.vmap(lambda k: base.sample(params, k, 4, condition)))(keys)
     assert draws.shape == (2, 4, *base.shape) and not jnp.allclose(*draws)
 
 

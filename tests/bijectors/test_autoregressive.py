@@ -30,7 +30,8 @@ def _built(inverse="incremental", dimensions=6, condition=2, scale=0.3, **option
     b = jflow.autoregressive(jflow.scalars.affine(), net, inverse=inverse)
     x = jax.random.normal(KEY, (4, dimensions))
     c = jax.random.normal(jax.random.key(1), (4, condition)) if condition else None
-    return b, scramble(b.init(KEY, x, c), jax.random.key(2), scale), x, c
+    params = scramble(jax.jit(b.init)(KEY, x, c), jax.random.key(2), scale)
+    return b, params, x, c
 
 
 def _depends(options):
@@ -56,7 +57,8 @@ def test_the_jacobian_is_as_sparse_as_the_mask(name):
         return b.forward(params, v[None], c[:1])[0][0]
 
     expected = np.eye(6, dtype=bool) | _depends(options)
-    np.testing.assert_array_equal(jax.jacrev(one)(x[0]) != 0, expected)
+    jacobian = jax.jit(jax.jacrev(one))(x[0])
+    np.testing.assert_array_equal(jacobian != 0, expected)
 
 
 @pytest.mark.parametrize("name", ["natural", "given", "graph"])
@@ -79,7 +81,7 @@ def test_strategies_and_their_derivatives_agree(name):
                     jax.jacfwd(first, 1)(params, z, c),
                 )
 
-            z = b.forward(params, x, c)[0]
+            z = jax.jit(b.forward)(params, x, c)[0]
             found[inverse] = undone(params, z, c)
             np.testing.assert_allclose(found[inverse][0], x, atol=1e-12)
         for inverse in ("incremental", "jacobi"):
@@ -87,7 +89,9 @@ def test_strategies_and_their_derivatives_agree(name):
             for a, e in zip(*pairs, strict=True):
                 np.testing.assert_allclose(a, e, atol=1e-10)
         _, (_, by_z, _), forward_mode = found["incremental"]
-        there = jax.jacrev(lambda v: b.forward(params, v[None], c[:1])[0][0])(x[0])
+        there = jax.jit(jax.jacrev(lambda v: b.forward(params, v[None], c[:1])[0][0]))(
+            x[0]
+        )
         np.testing.assert_allclose(by_z[:6, 0], jnp.linalg.inv(there), atol=1e-10)
         np.testing.assert_allclose(forward_mode, by_z, atol=1e-10)
 
@@ -96,7 +100,7 @@ def test_parameters_gradients_are_those_of_the_unrolled_solution():
     """Against differentiation straight through D passes, written out here."""
     with jax.enable_x64(True):
         b, params, x, c = _built()
-        z = b.forward(params, x, c)[0]
+        z = jax.jit(b.forward)(params, x, c)[0]
 
         def plain(params):
             net = made(14, 14, activation=jnp.tanh)(6, 2)
@@ -110,22 +114,22 @@ def test_parameters_gradients_are_those_of_the_unrolled_solution():
         def implicit(params):
             return jnp.sin(b.inverse(params, z, c)[0]).sum()
 
-        pairs = (jax.tree.leaves(jax.grad(f)(params)) for f in (implicit, plain))
-        for a, e in zip(*pairs, strict=True):
+        grads = (jax.jit(jax.grad(f))(params) for f in (implicit, plain))
+        for a, e in zip(*map(jax.tree.leaves, grads), strict=True):
             np.testing.assert_allclose(a, e, atol=1e-11)
 
 
 def test_jacobi_stops_early_and_never_later_than_the_longest_path():
     for options, scale, most in (({}, 0.02, 6), ({"passes": 2}, 2.0, 2), ({}, 2.0, 6)):
         b, params, x, c = _built("jacobi", scale=scale, **options)
-        z = b.forward(params, x, c)[0]
+        z = jax.jit(b.forward)(params, x, c)[0]
         (sweeps,) = jacobi_sweeps(b, params, z, c)
         assert 1 <= sweeps <= most
     gentle, params, x, c = _built("jacobi", dimensions=30, scale=0.01)
     (sweeps,) = jacobi_sweeps(gentle, params, x, c)
     assert sweeps < 15
     layers = jflow.repeat(gentle, 3)
-    params = layers.init(KEY, x, c)
+    params = jax.jit(layers.init)(KEY, x, c)
     assert jacobi_sweeps(layers, params, x, c) == [2, 2, 2]
 
 
@@ -135,10 +139,10 @@ def test_jacobis_tolerance_trades_exactness_for_sweeps():
     sweeps, errors = {}, {}
     for tolerance in (None, 1e-2, 0.5):
         b = jflow.autoregressive(law, net, inverse="jacobi", tolerance=tolerance)
-        params = scramble(b.init(KEY, x), jax.random.key(2), 0.6)
-        z = b.forward(params, x)[0]
+        params = scramble(jax.jit(b.init)(KEY, x), jax.random.key(2), 0.6)
+        z = jax.jit(b.forward)(params, x)[0]
         (sweeps[tolerance],) = jacobi_sweeps(b, params, z)
-        errors[tolerance] = float(abs(b.inverse(params, z)[0] - x).max())
+        errors[tolerance] = float(abs(jax.jit(b.inverse)(params, z)[0] - x).max())
     assert sweeps[None] > sweeps[1e-2] > sweeps[0.5]
     assert errors[None] < 1e-5 < errors[1e-2] < 0.1 < errors[0.5]
 
@@ -158,8 +162,8 @@ def test_jacobi_survives_an_overflow_on_the_way():
 
 def test_bfloat16_bodies_keep_the_inverse():
     b, params, x, c = _built(dtype=jnp.bfloat16)
-    z, log_det = b.forward(params, x, c)
-    again, _ = b.inverse(params, z, c)
+    z, log_det = jax.jit(b.forward)(params, x, c)
+    again, _ = jax.jit(b.inverse)(params, z, c)
     assert z.dtype == log_det.dtype == jnp.float32
     # The network is evaluated anew, its matrix products in another order.
     np.testing.assert_allclose(again, x, atol=0.05)
