@@ -76,7 +76,15 @@ def test_callbacks_see_metrics_and_may_stop():
     assert seen[-1]["loss"] == history["loss"][-1]
 
 
-def test_interrupt_returns_what_was_trained(capsys, same):
+@pytest.fixture
+def heard():
+    """SIGINT, which a shell lets its background jobs ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_interrupt_returns_what_was_trained(capsys, same, heard):
     def press(state, metrics):
         if metrics["step"] == 4:
             signal.raise_signal(signal.SIGINT)
@@ -93,7 +101,7 @@ def test_interrupt_returns_what_was_trained(capsys, same):
     same(fitted, quiet(None, scalar(), data, SGD, steps=4, **options)[0])
 
 
-def test_second_interrupt_is_immediate():
+def test_second_interrupt_is_immediate(heard):
     def press(state, metrics):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
