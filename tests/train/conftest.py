@@ -1,5 +1,7 @@
 """A flow small enough to compile in no time, and data that it fits."""
 
+import signal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -113,3 +115,11 @@ def same():
                 np.testing.assert_array_equal(one, other)
 
     return check
+
+
+@pytest.fixture
+def heard():
+    """SIGINT, which a shell lets its background jobs ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -164,7 +164,7 @@ def test_batches_are_taken_up_where_they_were(kind, tmp_path, same):
     assert asked == ([0, 10] if kind == "function" else [0])
 
 
-def test_interrupts_and_overflows_leave_a_checkpoint(tmp_path, capsys):
+def test_interrupts_and_overflows_leave_a_checkpoint(tmp_path, capsys, heard):
     def press(state, metrics):
         if metrics["step"] == 3:
             signal.raise_signal(signal.SIGINT)

@@ -76,14 +76,6 @@ def test_callbacks_see_metrics_and_may_stop():
     assert seen[-1]["loss"] == history["loss"][-1]
 
 
-@pytest.fixture
-def heard():
-    """SIGINT, which a shell lets its background jobs ignore."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def test_interrupt_returns_what_was_trained(capsys, same, heard):
     def press(state, metrics):
         if metrics["step"] == 4:
