@@ -54,13 +54,16 @@ $(BIN)/python:
 	echo "Creating $(VENV) with $$("$$python" --version)"; \
 	"$$python" -m venv $(VENV)
 
+# Python compiles what is imported; most of what is installed never is.
+PIP := $(BIN)/python -m pip install --quiet --no-compile
+
 # A stamp is newer than what it was installed from, so a second run installs nothing.
 $(VENV)/demo.stamp: setup.cfg pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	$(PIP) --upgrade pip
+	$(PIP) --editable '.[bench]'
 	touch $@
 
 $(VENV)/test.stamp: setup.cfg pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(PIP) --upgrade pip
+	$(PIP) --editable '.[test]'
 	touch $@

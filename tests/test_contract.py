@@ -49,10 +49,23 @@ def _passes(case, b, key, params, x, condition):
 
 @functools.cache
 def _single(case):
-    """Both passes in float32, compiled once, and what they give."""
+    """Both passes in float32 and what they give; the forward one's gradients with them.
+
+    One program has them all, so that what they share is compiled once.
+    """
     b, *arguments = prepare(case)
-    apply = jax.jit(functools.partial(_passes, case, b, _noise(case)))
-    return apply, jax.tree.map(np.asarray, apply(*arguments))
+
+    def total(params, x, condition):
+        z, log_det = b.forward(params, x, condition, _noise(case))
+        inside = jnp.where(jnp.isfinite(log_det), log_det, 0.0)
+        return jnp.tanh(z * 1e-6).sum() + inside.sum()
+
+    @jax.jit
+    def apply(*arguments):
+        gradients = jax.grad(total, argnums=(0, 1))(*arguments)
+        return _passes(case, b, _noise(case), *arguments), gradients
+
+    return apply, jax.tree.map(np.asarray, apply(*arguments)[0])
 
 
 @functools.cache
@@ -117,16 +130,11 @@ def test_passes_agree_with_those_of_float64_in_float32(case):
 
 @all_cases
 def test_gradients_are_finite_also_far_outside(case):
-    b, params, x, condition = prepare(case)
-
-    def total(params, x, condition):
-        z, log_det = b.forward(params, x, condition, _noise(case))
-        inside = jnp.where(jnp.isfinite(log_det), log_det, 0.0)
-        return jnp.tanh(z * 1e-6).sum() + inside.sum()
-
-    grad = jax.jit(jax.grad(total, argnums=(0, 1)))
+    _, params, x, condition = prepare(case)
+    apply, _ = _single(case)
     for far in (1.0, -30.0, 1e3, -1e6):
-        for leaf in jax.tree.leaves(grad(params, np.float32(far) * x, condition)):
+        _, gradients = apply(params, np.float32(far) * x, condition)
+        for leaf in jax.tree.leaves(gradients):
             assert np.isfinite(leaf).all(), far
 
 
@@ -168,7 +176,8 @@ def test_batches_of_one_under_vmap_within_pmap(case):
 def test_the_condition_reaches_every_active_output(case):
     _, params, x, condition = prepare(case)
     apply, (z, *_) = _single(case)
-    moved = apply(params, x, condition + np.float32(0.5))[0] != z
+    (there, *_), _ = apply(params, x, condition + np.float32(0.5))
+    moved = there != z
     assert moved.any(axis=0).mean() >= case.reached
 
 
@@ -176,7 +185,7 @@ def test_the_condition_reaches_every_active_output(case):
 def test_identity_at_initialisation(case):
     params = jax.tree.map(lambda a: a.astype(np.float32), initial(case))
     x, condition = prepare(case)[2:]
-    z, log_det, *_ = _single(case)[0](params, x, condition)
+    (z, log_det, *_), _ = _single(case)[0](params, x, condition)
     np.testing.assert_allclose(z, x, atol=1e-6)
     np.testing.assert_allclose(log_det, 0, atol=1e-5)
 
