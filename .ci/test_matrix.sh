@@ -43,7 +43,7 @@ for cell in "${cells[@]}"; do
     : > "$venv.txt"
     if [ "$kind" = oldest ]; then oldest > "$venv.txt"; fi
     if { [ -d "$venv" ] || "$python" -m venv "$venv"; } &&
-        "$venv/bin/pip" install --quiet --upgrade --upgrade-strategy eager \
+        "$venv/bin/pip" install --quiet --no-compile --upgrade --upgrade-strategy eager \
             -c "$venv.txt" --editable '.[test]' &&
         "$venv/bin/python" -m pytest -n "${WORKERS:-2}" --dist loadfile "$@"; then
         result=passed
