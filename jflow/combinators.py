@@ -19,6 +19,7 @@ from jflow.bijector import (
     split_key,
     zero_log_det,
 )
+from jflow.mixing import compose, mixing, mixing_of
 from jflow.reversible import check_anchor, recomputing_loop, recomputing_scan
 
 __all__ = [
@@ -52,7 +53,8 @@ def chain(
     """Composition: `chain(a, b)` maps `x` by `a`, then by `b`; log-dets add.
 
     `params` is the tuple of theirs. `init` initialises each on the batch that reaches
-    it.
+    it. Neighbouring permutations and `invertible_linear`s without offset are applied as
+    one gather or one product, unless `reversible`.
 
     Args:
         *bijectors: applied from left to right by `forward`.
@@ -90,11 +92,9 @@ def chain(
 
     def sequence(applies, undos, order):
         def plain(params, x, condition, key):
-            keys, total = split_key(key, len(bijectors)), zero_log_det(x)
-            for i in order:
-                x, log_det = applies[i](params[i], x, condition, keys[i])
-                total = total + log_det
-            return x, total
+            keys = split_key(key, len(bijectors))
+            steps = [(applies[i], params[i], keys[i]) for i in order]
+            return compose(steps, x, condition)
 
         return recomputing_loop(applies, undos, order, anchor) if reversible else plain
 
@@ -108,7 +108,9 @@ def chain(
     def inverse(params, z, condition=None, key=None):
         return back(params, z, condition, key)
 
-    return Bijector(initialiser(run_init), forward, inverse)
+    # A reversible chain's backward pass is its own, which takes no places or rows.
+    kind = None if reversible else mixing_of(*forwards)
+    return Bijector(initialiser(run_init), mixing(kind, forward), mixing(kind, inverse))
 
 
 def repeat(
@@ -202,7 +204,11 @@ def invert(bijector: Bijector) -> Bijector:
     def inverse(params, z, condition=None, key=None):
         return run(name, bijector.forward, params, z, condition, key)
 
-    return Bijector(init, forward, inverse)
+    return Bijector(
+        init,
+        mixing(mixing_of(bijector.inverse), forward),
+        mixing(mixing_of(bijector.forward), inverse),
+    )
 
 
 def remat(bijector: Bijector) -> Bijector:
@@ -389,4 +395,4 @@ def _labelled(name, apply):
     def step(params, x, condition, key):
         return run(name, apply, params, x, condition, key)
 
-    return step
+    return mixing(mixing_of(apply), step)

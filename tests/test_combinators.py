@@ -1,5 +1,7 @@
 """Combinators: what they refuse, what differs between copies, what stays."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,6 +58,61 @@ def test_invert_starts_by_undoing_the_whitening():
     x, _ = b.forward(b.init(KEY, z), z)
     # z -> z * std + mean, the inverse of the map that whitens z
     np.testing.assert_allclose(x, z * z.std(0) + z.mean(0), rtol=1e-4)
+
+
+LINEAR = {
+    "orders": (
+        jflow.reverse,
+        lambda: jflow.roll(1),
+        lambda: jflow.permutation([2, 0, 3, 1, 4]),
+        jflow.random_permutation,
+    ),
+    "matrices": (
+        jflow.random_permutation,
+        jflow.invertible_linear,
+        lambda: jflow.invert(jflow.chain(jflow.invertible_linear("svd"), jflow.roll())),
+        jflow.reverse,
+        lambda: jflow.invertible_linear("householder"),
+    ),
+}
+
+
+@pytest.mark.parametrize("event", [(5,), (3, 2, 5)])
+@pytest.mark.parametrize("kind", LINEAR)
+def test_folded_neighbours_are_their_composition(kind, event):
+    """Values, log-dets and gradients against the layers applied one after another."""
+    layers = [make() for make in (jflow.actnorm, *LINEAR[kind], jflow.actnorm)]
+    b, x = jflow.chain(*layers), jax.random.normal(KEY, (30, *event))
+    params = b.init(KEY, x)
+
+    def forward(params, x):
+        total = 0.0
+        for layer, p in zip(layers, params, strict=True):
+            x, log_det = layer.forward(p, x)
+            total += log_det
+        return x, total
+
+    def inverse(params, z):
+        total = 0.0
+        for layer, p in zip(layers[::-1], params[::-1], strict=True):
+            z, log_det = layer.inverse(p, z)
+            total += log_det
+        return z, total
+
+    @partial(jax.jit, static_argnums=0)
+    def values_and_gradient(apply, params, x):
+        def loss(params, x):
+            z, log_det = apply(params, x)
+            return (z**3).mean() + log_det.mean(), (z, log_det)
+
+        return jax.grad(loss, argnums=(0, 1), has_aux=True)(params, x)
+
+    for folded, one_by_one in ((b.forward, forward), (b.inverse, inverse)):
+        jax.tree.map(
+            partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-5),
+            values_and_gradient(folded, params, x),
+            values_and_gradient(one_by_one, params, x),
+        )
 
 
 def test_embedding_and_chain_hand_the_condition_on():

@@ -84,6 +84,24 @@ def test_decoding_computes_no_log_det(law):
         assert logarithms(flow.log_prob) > 0
 
 
+@pytest.mark.parametrize("pass_", ["forward", "inverse"])
+@pytest.mark.parametrize(
+    "layers, operation",
+    [
+        ([jflow.reverse(), jflow.random_permutation(), jflow.roll()], "gather"),
+        ([jflow.invertible_linear("dense"), jflow.reverse()], "dot_general"),
+        ([jflow.roll(), *[jflow.invertible_linear()] * 3], "dot_general"),
+    ],
+)
+def test_neighbouring_permutations_and_matrices_are_one_operation(
+    layers, operation, pass_
+):
+    b, x = jflow.chain(*layers), jnp.ones((64, 5))
+    program = str(jax.make_jaxpr(getattr(b, pass_))(b.init(jax.random.key(0), x), x))
+    made = re.findall(r":f32\[64,5\] = (\w+)", program)
+    assert [name for name in made if name not in ("jit", "pjit")] == [operation]
+
+
 def test_loops_with_exponentials_slice_no_parameters():
     """XLA vectorises no exponential in a loop that slices a scan's biases itself."""
     flow = models.realnvp((4,), couplings=3, hidden=(4,), norm=None)

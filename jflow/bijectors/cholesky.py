@@ -23,13 +23,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jflow.bijector import Array, Bijector, sum_event
-from jflow.bijectors.matrices import matmul
 from jflow.bijectors.support import (
     log_positive,
     outside_is_impossible,
     replace_outside,
     tolerance,
 )
+from jflow.mixing import matmul
 from jflow.scalars.sinh_arcsinh import log_cosh
 
 

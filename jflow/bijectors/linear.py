@@ -10,8 +10,9 @@ import jax.numpy as jnp
 
 from jflow.bijector import Bijector, expand_log_det, positions, zero_log_det
 from jflow.bijectors.amortised import amortised
-from jflow.bijectors.matrices import KINDS, matmul
+from jflow.bijectors.matrices import KINDS
 from jflow.bijectors.rank_one import constrain, undo, update
+from jflow.mixing import matmul, mixing
 from jflow.scalars.scalar import check_count
 from jflow.scalars.scales import scale_map
 
@@ -84,7 +85,8 @@ def invertible_linear(
         moved = z if shift is None else z - shift.values(params, z, condition)
         return matmul(moved, w.inverse(params)), -log_det(params, z)
 
-    return Bijector(init, forward, inverse)
+    kind = "matrix" if shift is None else None
+    return Bijector(init, mixing(kind, forward), mixing(kind, inverse))
 
 
 def low_rank_linear(rank: int, *, net: Any = None) -> Bijector:

@@ -13,6 +13,7 @@ from jax.scipy.linalg import expm, lu, solve_triangular
 
 from jflow.bijector import Array, Params
 from jflow.bijectors.rank_one import reflect
+from jflow.mixing import matmul
 
 
 class Matrix(NamedTuple):
@@ -29,11 +30,6 @@ class Matrix(NamedTuple):
     matrix: Callable[[Params], Array]
     inverse: Callable[[Params], Array]
     log_abs_det: Callable[[Params], Array] | None = None
-
-
-def matmul(x: Array, w: Array) -> Array:
-    """`x @ w` at the highest precision: what must be undone must not be rounded."""
-    return jnp.matmul(x, w, precision="highest").astype(x.dtype)
 
 
 def random_rotation(key: Array, n: int, dtype) -> Array:

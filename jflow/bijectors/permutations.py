@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jflow.bijector import Bijector, zero_log_det
+from jflow.mixing import mixing, reorder
 
 
 def reverse() -> Bijector:
@@ -22,7 +23,7 @@ def reverse() -> Bijector:
     def apply(params, x, condition=None, key=None):
         return x[..., ::-1], zero_log_det(x)
 
-    return Bijector(init, apply, apply)
+    return Bijector(init, mixing("order", apply), mixing("order", apply))
 
 
 def roll(places: int | None = None) -> Bijector:
@@ -60,7 +61,7 @@ def roll(places: int | None = None) -> Bijector:
     def inverse(params, z, condition=None, key=None):
         return by(-1, z)
 
-    return Bijector(init, forward, inverse)
+    return Bijector(init, mixing("order", forward), mixing("order", inverse))
 
 
 def permutation(order: Sequence[int]) -> Bijector:
@@ -90,13 +91,13 @@ def permutation(order: Sequence[int]) -> Bijector:
 
     def forward(params, x, condition=None, key=None):
         _check_channels(x)
-        return _take(x, order), zero_log_det(x)
+        return reorder(x, order), zero_log_det(x)
 
     def inverse(params, z, condition=None, key=None):
         _check_channels(z)
-        return _take(z, back), zero_log_det(z)
+        return reorder(z, back), zero_log_det(z)
 
-    return Bijector(init, forward, inverse)
+    return Bijector(init, mixing("order", forward), mixing("order", inverse))
 
 
 def random_permutation() -> Bijector:
@@ -115,13 +116,9 @@ def random_permutation() -> Bijector:
         return jnp.argsort(jax.lax.stop_gradient(params["fixed"]))
 
     def forward(params, x, condition=None, key=None):
-        return _take(x, order(params)), zero_log_det(x)
+        return reorder(x, order(params)), zero_log_det(x)
 
     def inverse(params, z, condition=None, key=None):
-        return _take(z, jnp.argsort(order(params))), zero_log_det(z)
+        return reorder(z, jnp.argsort(order(params))), zero_log_det(z)
 
-    return Bijector(init, forward, inverse)
-
-
-def _take(x, order):
-    return x.at[..., order].get(unique_indices=True, mode="promise_in_bounds")
+    return Bijector(init, mixing("order", forward), mixing("order", inverse))

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jflow.bijector import Bijector, zero_log_det
-from jflow.bijectors.matrices import matmul
 from jflow.bijectors.reshape import squeeze
+from jflow.mixing import matmul
 
 
 def dct() -> Bijector:

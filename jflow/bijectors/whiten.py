@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
 from jflow.bijector import Bijector, expand_log_det
-from jflow.bijectors.matrices import matmul
+from jflow.mixing import matmul
 
 KINDS = ("cholesky", "zca", "pca")
 
