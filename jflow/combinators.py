@@ -21,6 +21,7 @@ from jflow.bijector import (
 )
 from jflow.mixing import compose, mixing, mixing_of
 from jflow.reversible import check_anchor, recomputing_loop, recomputing_scan
+from jflow.scalars.scalar import check_count
 
 __all__ = [
     "chain",
@@ -114,30 +115,36 @@ def chain(
 
 
 def repeat(
-    bijector: Bijector, n: int, *, reversible: bool = False, anchor: int | None = None
+    bijector: Bijector,
+    n: int,
+    *,
+    reversible: bool = False,
+    anchor: int | None = None,
+    unroll: int = 1,
 ) -> Bijector:
     """`n` independently initialised copies in sequence, under one `lax.scan`.
 
-    Trace and compile time do not grow with `n`. Every leaf of `params` has a leading
-    axis of size `n`.
+    Trace and compile time do not grow with `n`, the leading axis of `params`' leaves.
 
     Args:
         bijector: a bijector that keeps its event's shape.
         n: how many copies.
         reversible, anchor: as in `chain`; training memory is then flat in `n`.
+        unroll: as of `lax.scan`, how many copies the compiled loop holds. With more a
+            step may take less time, and compiling it takes more.
 
     Raises:
-        ValueError: `n` is not a positive integer; at `init`, if the bijector changes
-            the event's shape or dtype.
+        ValueError: `n` or `unroll` is not a positive integer; at `init`, if the
+            bijector changes the event's shape or dtype.
 
     Example:
         >>> deep = repeat(identity(), 32, reversible=True)
     """
     check_bijector_type("repeat", bijector)
     check_anchor("repeat", reversible, anchor)
-    if not isinstance(n, int) or n < 1:
-        raise ValueError(f"repeat: n must be a positive integer, got {n!r}.")
-    name = name_of(bijector)
+    check_count("repeat", "n", n)
+    check_count("repeat", "unroll", unroll)
+    name, unroll = name_of(bijector), min(unroll, n)
 
     def run_init(key, x, condition=None):
         def body(x, key):
@@ -164,12 +171,11 @@ def repeat(
                 x, log_det = apply(params, x, condition, key)
                 return (x, total + log_det), None
 
-            layers = params, scan_keys(key, n)
-            carry = x, zero_log_det(x)
-            return jax.lax.scan(body, carry, layers, n, reverse)[0]
+            carry, layers = (x, zero_log_det(x)), (params, scan_keys(key, n))
+            return jax.lax.scan(body, carry, layers, n, reverse, unroll)[0]
 
         if reversible:
-            return recomputing_scan(apply, undo, n, reverse, anchor)
+            return recomputing_scan(apply, undo, n, reverse, anchor, unroll)
         return plain
 
     scan_ahead = sequence(ahead, back, False)
@@ -204,11 +210,8 @@ def invert(bijector: Bijector) -> Bijector:
     def inverse(params, z, condition=None, key=None):
         return run(name, bijector.forward, params, z, condition, key)
 
-    return Bijector(
-        init,
-        mixing(mixing_of(bijector.inverse), forward),
-        mixing(mixing_of(bijector.forward), inverse),
-    )
+    kind = mixing_of(bijector.forward, bijector.inverse)
+    return Bijector(init, mixing(kind, forward), mixing(kind, inverse))
 
 
 def remat(bijector: Bijector) -> Bijector:
@@ -278,12 +281,10 @@ def embed_condition(bijector: Bijector, net: Any) -> Bijector:
         return {"net": net_params, "bijector": params}, z
 
     def forward(params, x, condition=None, key=None):
-        embedding = embed(params, condition)
-        return bijector.forward(params["bijector"], x, embedding, key)
+        return bijector.forward(params["bijector"], x, embed(params, condition), key)
 
     def inverse(params, z, condition=None, key=None):
-        embedding = embed(params, condition)
-        return bijector.inverse(params["bijector"], z, embedding, key)
+        return bijector.inverse(params["bijector"], z, embed(params, condition), key)
 
     return Bijector(initialiser(run_init), forward, inverse)
 
@@ -384,9 +385,9 @@ def split(bijector: Bijector, keep: int | None = None) -> Bijector:
     return Bijector(initialiser(run_init), forward, inverse)
 
 
-def _named(factory, function):
-    function.__qualname__ = factory.__qualname__
-    return function
+def _named(factory, apply):
+    apply.__qualname__ = factory.__qualname__
+    return apply
 
 
 def _labelled(name, apply):

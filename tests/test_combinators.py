@@ -23,6 +23,27 @@ def test_layers_without_parameters_are_repeated(reversible):
     np.testing.assert_array_equal(log_det, jnp.zeros(2))
 
 
+@pytest.mark.parametrize("reversible", [False, True])
+def test_an_unrolled_scan_is_the_same_map(reversible):
+    x = jax.random.normal(KEY, (4, 3))
+    layer = jflow.chain(jflow.invertible_linear("dense"), jflow.actnorm())
+
+    def gradient(unroll):
+        b = jflow.repeat(layer, 3, reversible=reversible, unroll=unroll)
+
+        def loss(params, x):
+            z, log_det = b.forward(params, x)
+            return (z**3).sum() + log_det.sum()
+
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(b.init(KEY, x), x)
+
+    jax.tree.map(
+        partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4),
+        gradient(2),
+        gradient(1),
+    )
+
+
 def test_copies_of_a_random_permutation_differ_and_survive_weight_decay():
     b = jflow.repeat(jflow.random_permutation(), 6)
     x = jax.random.normal(KEY, (4, 10))
@@ -163,6 +184,7 @@ def test_init_passes_the_batch_through_each_layer_once():
     [
         (lambda: jflow.chain(jflow.actnorm), TypeError, "actnorm()"),
         (lambda: jflow.repeat(jflow.actnorm(), 0), ValueError, "positive"),
+        (lambda: jflow.repeat(jflow.actnorm(), 2, unroll=0), ValueError, "unroll"),
         (lambda: jflow.embed_condition(jflow.actnorm(), 3), TypeError, "apply"),
         (lambda: jflow.elementwise(3), TypeError, "Scalar"),
         (lambda: jflow.coupling(scalars.shift(), 3), TypeError, "out_features"),

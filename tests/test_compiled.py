@@ -128,6 +128,19 @@ def test_cotangents_of_a_couplings_parts_are_not_padded(law):
     assert not re.search(r"\bpad\b", program)
 
 
+@pytest.mark.parametrize("build", [models.realnvp, models.maf])
+def test_a_scan_keeps_no_signs_of_hidden_units(build):
+    flow, x = build((6,), hidden=(16,)), jax.ShapeDtypeStruct((4, 6), jnp.float32)
+    params = jax.eval_shape(flow.init, jax.random.key(0), x)
+
+    def loss(params, x):
+        return flow.log_prob(params, x).mean()
+
+    program = str(jax.make_jaxpr(jax.grad(loss))(params, x))
+    assert re.search(r"f32\[\d,4,16\]", program)
+    assert not re.search(r"bool\[\d,4,16\]", program)
+
+
 def test_the_backward_pass_of_a_spline_searches_no_bin():
     law = scalars.rational_quadratic_spline(8)
     raw, x = jnp.zeros((4, law.size)), jnp.ones(4)

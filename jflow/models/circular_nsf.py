@@ -25,7 +25,7 @@ from jflow.bijectors.masks import partition
 from jflow.combinators import chain, identity, repeat
 from jflow.flow import Flow
 from jflow.models.parts import positive, vector_flow, vector_size
-from jflow.nets import made, mlp
+from jflow.nets import made, mlp, relu
 from jflow.scalars import circular_shift, mixed, rational_quadratic_spline
 
 Box = tuple[float, float]
@@ -39,7 +39,7 @@ def circular_nsf(
     bins: int = 8,
     bound: float = 5.0,
     hidden: Sequence[int] = (64, 64),
-    activation: Callable = jax.nn.relu,
+    activation: Callable = relu,
     autoregressive_layers: bool = False,
     parametrisation: str = "soft_clip",
     inverse: str = "incremental",

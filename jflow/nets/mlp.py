@@ -5,12 +5,11 @@ from numbers import Real
 from typing import Any
 
 import flax.linen as nn
-import jax
 import numpy as np
 
 from jflow.arguments import check_dtype
 from jflow.bijector import Array
-from jflow.nets.layers import ConditionBias, head_dtype
+from jflow.nets.layers import ConditionBias, head_dtype, relu
 from jflow.nets.periodic import periodic_features
 
 
@@ -19,7 +18,7 @@ class MLP(nn.Module):
 
     hidden: tuple[int, ...]
     out_features: int
-    activation: Callable = jax.nn.relu
+    activation: Callable = relu
     output_activation: Callable | None = None
     zero_last: bool = True
     dtype: Any = None
@@ -47,7 +46,7 @@ class MLP(nn.Module):
 
 def mlp(
     *hidden: int,
-    activation: Callable = jax.nn.relu,
+    activation: Callable = relu,
     output_activation: Callable | None = None,
     zero_last: bool = True,
     dtype: Any = None,

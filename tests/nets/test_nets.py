@@ -22,6 +22,18 @@ def _xla(x, kernel):
     return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=dims)
 
 
+def test_relu_and_its_derivatives_are_jaxs():
+    x = jnp.array([-jnp.inf, -1.5, -0.0, 0.0, 2.0, jnp.inf, jnp.nan])
+    out, ours = jax.jit(lambda x: jax.jvp(nets.relu, (x,), (3.0 + x * 0.0,)))(x)
+    np.testing.assert_array_equal(out, jax.nn.relu(x))
+    for grad in (jax.grad, lambda f: jax.jacfwd(jax.grad(f))):
+        np.testing.assert_array_equal(
+            jax.vmap(grad(lambda x: nets.relu(x) ** 2))(x[1:-2]),
+            jax.vmap(grad(lambda x: jax.nn.relu(x) ** 2))(x[1:-2]),
+        )
+    np.testing.assert_array_equal(ours[1:5], [0.0, 0.0, 0.0, 3.0])
+
+
 @pytest.mark.parametrize("channels", [(3, 3), (1, 4), (8, 2)])
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_filter_gradients_are_xlas(size, channels):
