@@ -21,7 +21,6 @@ from jflow.bijector import (
 )
 from jflow.mixing import compose, mixing, mixing_of
 from jflow.reversible import check_anchor, recomputing_loop, recomputing_scan
-from jflow.scalars.scalar import check_count
 
 __all__ = [
     "chain",
@@ -142,8 +141,11 @@ def repeat(
     """
     check_bijector_type("repeat", bijector)
     check_anchor("repeat", reversible, anchor)
-    check_count("repeat", "n", n)
-    check_count("repeat", "unroll", unroll)
+    for arg, value in {"n": n, "unroll": unroll}.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(
+                f"repeat: {arg} must be a positive integer, got {value!r}."
+            )
     name, unroll = name_of(bijector), min(unroll, n)
 
     def run_init(key, x, condition=None):
@@ -167,8 +169,7 @@ def repeat(
         def plain(params, x, condition, key):
             def body(carry, layer):
                 x, total = carry
-                params, key = scan_params(layer[0]), layer[1]
-                x, log_det = apply(params, x, condition, key)
+                x, log_det = apply(scan_params(layer[0]), x, condition, layer[1])
                 return (x, total + log_det), None
 
             carry, layers = (x, zero_log_det(x)), (params, scan_keys(key, n))

@@ -48,6 +48,7 @@ def iaf(
         ValueError: an argument that cannot be used, named.
 
     Example:
+        >>> import jax
         >>> f = iaf((3,), layers=2, hidden=(16,))
         >>> params = f.init(jax.random.key(1), jax.numpy.zeros((64, 3)))
         >>> x, log_prob = f.sample_and_log_prob(params, jax.random.key(0), 8)

@@ -62,6 +62,7 @@ def maf(
         ValueError: an argument that cannot be used, named.
 
     Example:
+        >>> import jax
         >>> f = maf((3,), layers=2, hidden=(16,))
         >>> x = jax.random.normal(jax.random.key(0), (64, 3))
         >>> f.log_prob(f.init(jax.random.key(1), x), x).shape

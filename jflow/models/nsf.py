@@ -61,6 +61,7 @@ def nsf(
         ValueError: an argument that cannot be used, named.
 
     Example:
+        >>> import jax
         >>> f = nsf((2,), layers=2, hidden=(16,), bins=4)
         >>> x = jax.random.normal(jax.random.key(0), (64, 2))
         >>> f.log_prob(f.init(jax.random.key(1), x), x).shape

@@ -27,9 +27,8 @@ from jflow.flow import Flow, flow
 from jflow.nets import made, relu
 from jflow.scalars import Scalar
 
-# So few couplings are unrolled, so many keep more for the backward pass than caches
-# hold.
-SHALLOW, DEEP = 8, 16
+# So many couplings would keep more for the backward pass than caches hold.
+DEEP = 16
 MIXING = {
     "reverse": reverse,
     "shuffle": random_permutation,
@@ -180,8 +179,7 @@ def alternating(
 
     Args:
         size: of the event, `(size,)`.
-        couplings: how many. Few are unrolled: a step of 8 of width 128 takes 0.85 of
-            the time on two cores, and the first 1.3.
+        couplings: how many.
         layers: a coupling of halves, and what follows it; one scan repeats them.
         reversible: as of `repeat`.
     """
@@ -189,8 +187,7 @@ def alternating(
     layer = chain(*layers, roll())
     if couplings >= DEEP and not reversible:
         layer = _recomputed_on_cpu(layer)
-    unroll = couplings if couplings <= SHALLOW and not reversible else 1
-    stack = repeat(layer, couplings, reversible=reversible, unroll=unroll)
+    stack = repeat(layer, couplings, reversible=reversible)
     return [permutation(sorted_places), stack]
 
 

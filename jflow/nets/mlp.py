@@ -73,7 +73,7 @@ def mlp(
         ValueError: a width that is no positive integer; a dtype that is switched off.
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp
         >>> net = mlp(32, 32)(4)
         >>> params = net.init(jax.random.key(0), jnp.ones((8, 3)))
         >>> net.apply(params, jnp.ones((8, 3))).shape
