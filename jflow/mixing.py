@@ -62,13 +62,12 @@ def compose(
         x: what the first is applied to.
         condition: of all of them.
     """
-    total = zero_log_det(x)
+    folded = []
     for marked, group in groupby(steps, key=lambda step: bool(mixing_of(step[0]))):
         run = list(group)
         together = marked and len(run) > 1 and watcher.get() is None
-        x, log_det = (_fold if together else _in_turn)(run, x, condition)
-        total = total + log_det
-    return x, total
+        folded += [(_fold, run, None)] if together else run
+    return _in_turn(folded, x, condition)
 
 
 def _in_turn(steps, x, condition):
@@ -79,8 +78,8 @@ def _in_turn(steps, x, condition):
     return x, total
 
 
-def _fold(steps, x, condition):
-    """Linear maps of the last axis by one gather, or one product.
+def _fold(steps, x, condition, key):
+    """Linear maps of the last axis by one gather, or one product: a pass over steps.
 
     Applied to a row of places they give the order of all, to the rows of an identity
     matrix the matrix. If `x` has no more rows than that, nothing would be saved.
