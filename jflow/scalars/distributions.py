@@ -31,6 +31,7 @@ class Distribution(NamedTuple):
     upper_quantile: Callable[[Array], Array]
 
 
+@jax.jit
 def _log_mills(u):
     """`log(density / mass)` for u >= FAR, by Laplace's continued fraction."""
     u = jnp.maximum(u, FAR)
@@ -99,4 +100,9 @@ def _logistic_upper_quantile(t):
 LOGISTIC = Distribution(
     lambda u: -jax.nn.softplus(u), jax.nn.log_sigmoid, _logistic_upper_quantile
 )
-NORMAL = Distribution(_normal_log_survival, _normal_log_hazard, _normal_upper_quantile)
+# Traced once for each shape, however often a search evaluates them.
+NORMAL = Distribution(
+    jax.jit(_normal_log_survival),
+    jax.jit(_normal_log_hazard),
+    jax.jit(_normal_upper_quantile),
+)

@@ -91,7 +91,7 @@ def test_importance_weights_average_to_one(case):
 @every
 def test_temperature_has_the_effect_that_is_stated(case):
     _, params, _, sample = _built(case)
-    cold, warm = (sample(params, KEY, 500, rows(case, 500), t) for t in (0.6, 1.0))
+    cold, warm = (sample(params, KEY, N, rows(case, N), t) for t in (0.6, 1.0))
     assert bool(jnp.array_equal(cold, warm)) == (not case.tempered)
 
 
@@ -120,22 +120,21 @@ def test_gradients_are_finite_far_outside(case):
 def test_dtypes_follow_the_latents(case):
     with jax.enable_x64(True):
         base, params = prepared(case, jnp.float64)
-        z = jax.random.uniform(KEY, (3, case.size), jnp.float64, -1.0, 1.0)
+        z = jax.random.uniform(KEY, (4, case.size), jnp.float64, -1.0, 1.0)
         assert all(a.dtype == jnp.float64 for a in jax.tree.leaves(params))
-        wide = jax.jit(base.log_prob)(params, z, rows(case, 3))
+        wide = jax.jit(base.log_prob)(params, z, rows(case, 4))
         assert wide.dtype == jnp.float64
         sample = jax.jit(base.sample, static_argnums=2)
-        assert sample(params, KEY, 3, rows(case, 3)).dtype == jnp.float64
+        assert sample(params, KEY, 4, rows(case, 4)).dtype == jnp.float64
         narrow = jax.tree.map(lambda a: np.asarray(a, np.float32), (params, z))
     params, z = jax.tree.map(jnp.asarray, narrow)
     _, _, log_prob, sample = _built(case)
-    condition = rows(case, 3)
-    got = log_prob(params, z, condition)
+    got = log_prob(params, z, rows(case, 4), 1.0)
     assert got.dtype == jnp.float32
     # the draws that estimate the normaliser differ between the dtypes
     bound = 0.02 if case.covers == "resampled" else 1e-5
     np.testing.assert_allclose(got, wide, rtol=bound, atol=bound)
-    assert sample(params, KEY, 3, condition).dtype == jnp.float32
+    assert sample(params, KEY, N, rows(case, N), 1.0).dtype == jnp.float32
 
 
 @every
