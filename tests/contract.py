@@ -207,6 +207,7 @@ CASES = [
         "coupling-zero-conv", "coupling", _coupling(net=nets.zero_conv()), shape=IMAGE
     ),
     Case("reverse", "reverse", jflow.reverse),
+    Case("reverse-rows", "reverse", lambda: jflow.reverse(-3), shape=IMAGE),
     Case("roll", "roll", jflow.roll),
     Case("roll-places", "roll", lambda: jflow.roll(-2), shape=IMAGE),
     Case("permutation", "permutation", lambda: jflow.permutation([2, 0, 4, 1, 3])),

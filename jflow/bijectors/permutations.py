@@ -1,4 +1,4 @@
-"""Permutations of the last axis: volume-preserving mixing, log-det 0."""
+"""Permutations along one axis: volume-preserving mixing, log-det 0."""
 
 from collections.abc import Sequence
 
@@ -10,20 +10,41 @@ from jflow.bijector import Bijector, zero_log_det
 from jflow.mixing import mixing, reorder
 
 
-def reverse() -> Bijector:
-    """The last axis in reverse order, as NICE's and Glow's simplest mixing.
+def reverse(axis: int = -1) -> Bijector:
+    """An axis in reverse order: channels, as NICE's and Glow's simplest mixing.
+
+    Along an image's axis of even size it is the mirror that exchanges the two parts of
+    a checkerboard, so `repeat(chain(coupling(law, net, "checkerboard"), reverse(-2)),
+    n)` are couplings whose parts alternate, and one is compiled for all.
+
+    Args:
+        axis: an axis of the event, from the end: -1 are channels, -2 and -3 the columns
+            and rows of an image.
+
+    Raises:
+        TypeError: `axis` is no integer.
+        ValueError: `axis` is not negative; at trace time, the event has no such axis.
 
     Example:
         >>> z, log_det = reverse().forward((), jnp.arange(6.0).reshape(2, 3))
     """
+    if not isinstance(axis, int):
+        raise TypeError(f"reverse: axis must be an integer, got {axis!r}.")
+    if axis >= 0:
+        raise ValueError(f"reverse: axis counts from the end (-1, -2 ...), got {axis}.")
 
     def init(key, x, condition=None):
         return ()
 
     def apply(params, x, condition=None, key=None):
-        return x[..., ::-1], zero_log_det(x)
+        if x.ndim + axis < 1:
+            raise ValueError(
+                f"reverse: axis={axis} is no axis of the event {x.shape[1:]}."
+            )
+        return jnp.flip(x, axis), zero_log_det(x)
 
-    return Bijector(init, mixing("order", apply), mixing("order", apply))
+    kind = "order" if axis == -1 else None
+    return Bijector(init, mixing(kind, apply), mixing(kind, apply))
 
 
 def roll(places: int | None = None) -> Bijector:

@@ -9,8 +9,8 @@ from typing import Any
 
 from jflow.base import check_shape, normal
 from jflow.bijector import Bijector
-from jflow.bijectors import coupling, squeeze, unsqueeze
-from jflow.combinators import chain, split
+from jflow.bijectors import coupling, reverse, roll, squeeze, unsqueeze
+from jflow.combinators import chain, repeat, split
 from jflow.flow import Flow, flow
 from jflow.models.parts import alternating, norm_layers, pixels, positive, with_classes
 from jflow.nets import mlp, residual_net
@@ -85,7 +85,8 @@ def realnvp(
     else:
         positive("realnvp", width=width, blocks=blocks)
         scales = _check_scales(shape, scales)
-        body = _scale(scales, width, blocks, scale or "tanh", norms, reversible, dtype)
+        scale = scale or "tanh"
+        body = _scale(shape[:2], scales, width, blocks, scale, norms, reversible, dtype)
     bijector = chain(*pixels(bits, alpha), *body)
     return flow(with_classes(bijector, classes), normal(shape))
 
@@ -116,24 +117,35 @@ def _check_scales(shape, scales) -> int:
     return scales
 
 
-def _scale(scales, width, blocks, scale, norms, reversible, dtype) -> list[Bijector]:
-    """This scale's layers, with the coarser scales inside."""
+def _scale(
+    sides, scales, width, blocks, scale, norms, reversible, dtype
+) -> list[Bijector]:
+    """The layers of a scale whose images have these sides, coarser scales inside."""
 
-    def couplings(mask, n, width):
-        net = residual_net(width, blocks, dtype=dtype)
+    def couplings(mask, n, width, exchange):
         law = affine(scale, shift_first=True)
-        layers = []
-        for i in range(n):
-            layers += [coupling(law, net, mask, swap=bool(i % 2)), *norms]
-        return chain(*layers, reversible=reversible)
+        net = residual_net(width, blocks, dtype=dtype)
+        if exchange is None:
+            turns = [coupling(law, net, mask, swap=i % 2 == 1) for i in range(n)]
+            layers = [layer for turn in turns for layer in (turn, *norms)]
+            return [chain(*layers, reversible=reversible)]
+        layer = chain(coupling(law, net, mask), *norms, exchange)
+        stack = repeat(layer, n, reversible=reversible)
+        return [stack, exchange] if n % 2 else [stack]
 
+    # A mirror along an even side exchanges the checkerboard's parts.
+    mirrors = [reverse(axis) for axis in (-2, -3) if sides[axis + 1] % 2 == 0]
+    mirror = mirrors[0] if mirrors else None
     if scales == 1:
-        return [couplings("checkerboard", 4, width)]
-    coarser = _scale(scales - 1, 2 * width, blocks, scale, norms, reversible, dtype)
+        return couplings("checkerboard", 4, width, mirror)
+    half = [side // 2 for side in sides]
+    coarser = _scale(
+        half, scales - 1, 2 * width, blocks, scale, norms, reversible, dtype
+    )
     return [
-        couplings("checkerboard", 3, width),
+        *couplings("checkerboard", 3, width, mirror),
         squeeze(),
-        couplings("half", 3, 2 * width),
+        *couplings("half", 3, 2 * width, roll()),
         unsqueeze(),
         squeeze(order="diagonal"),
         split(chain(*coarser)),

@@ -145,6 +145,41 @@ def test_alternating_couplings_are_interleaved_ones_by_turns(n):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * float(jnp.abs(b).max()))
 
 
+@pytest.mark.parametrize(
+    ("mask", "exchange", "axis"),
+    [
+        ("checkerboard", jflow.reverse(-2), 1),
+        ("checkerboard", jflow.reverse(-3), 0),
+        ("half", jflow.roll(), None),
+    ],
+)
+def test_one_coupling_and_an_exchange_are_couplings_that_alternate(
+    mask, exchange, axis
+):
+    """Mirrored images with mirrored kernels: RealNVP's images take them by turns."""
+    law, net = jflow.scalars.affine("tanh"), jflow.nets.residual_net(4, 1)
+    x, n = jax.random.normal(KEY, (3, 4, 6, 2)), 3
+    layer = jflow.chain(jflow.coupling(law, net, mask), exchange)
+    b = jflow.chain(jflow.repeat(layer, n), exchange)
+    params = scramble(jax.jit(b.init)(KEY, x), jax.random.key(1), 0.3)
+    (stacked, _), _ = params
+
+    def turned(i):
+        mirrored = i % 2 == 1 and axis is not None
+        one = jax.tree.map(operator.itemgetter(i), stacked)
+        return jax.tree.map(
+            lambda a: np.flip(a, axis) if mirrored and a.ndim == 4 else a, one
+        )
+
+    by_turns = jflow.chain(
+        *(jflow.coupling(law, net, mask, swap=i % 2 == 1) for i in range(n))
+    )
+    got = jax.jit(b.forward)(params, x)
+    expected = jax.jit(by_turns.forward)(tuple(turned(i) for i in range(n)), x)
+    for a, e in zip(got, expected, strict=True):
+        np.testing.assert_allclose(a, e, rtol=1e-4, atol=1e-4)
+
+
 def test_nices_determinant_is_exactly_one_before_its_scale():
     f, x = MODELS["nice"](), _data("nice")
     params = _ready(f, x, scale=0.3)
