@@ -30,7 +30,6 @@ from jflow.train.step import (
     Step,
     TrainState,
     as_batch,
-    stream,
 )
 
 # Batches from outside that may wait for the device: enough to keep it busy, few enough
@@ -117,7 +116,9 @@ def hold_out(key: Array, x: Any, condition: Any, fraction: float) -> tuple[Any, 
             f"validation={fraction} of {n} examples leaves {n - count} to train on and "
             f"{count} to validate on; choose a fraction that leaves some of both."
         )
-    order = np.asarray(jax.random.permutation(stream(key, HOLD_OUT), n))
+    # Drawn on the host, where nothing is compiled for it.
+    words = np.asarray(jax.random.key_data(key)).ravel()
+    order = np.random.default_rng([*words, HOLD_OUT]).permutation(n)
 
     def part(indices):
         return take((x, condition), n, lambda leaf: leaf[indices])

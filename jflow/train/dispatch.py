@@ -59,9 +59,9 @@ def shuffled(key: Array, n: int) -> Array:
     position = jnp.arange(n, dtype=jnp.uint32)
     mask = jnp.uint32(2**bits - 1)
     order = jnp.arange(n)
-    for round_key in jax.random.split(key, -(-2 * bits // (32 - bits))):
-        noise = jax.random.bits(round_key, (n,), jnp.uint32) & ~mask
-        order = order[jnp.sort(noise | position) & mask]
+    rounds = -(-2 * bits // (32 - bits))
+    for noise in jax.random.bits(key, (rounds, n), jnp.uint32):
+        order = order[jnp.sort(noise & ~mask | position) & mask]
     return order
 
 
