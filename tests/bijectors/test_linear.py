@@ -135,6 +135,9 @@ def test_haar_transforms_are_orthonormal_and_sort_by_band():
         (lambda: jflow.invertible_linear("lr"), ValueError, "kind"),
         (lambda: jflow.invertible_linear(net=3), TypeError, "out_features"),
         (lambda: jflow.low_rank_linear(0), ValueError, "rank"),
+        (lambda: jflow.reverse("rows"), TypeError, "axis"),
+        (lambda: jflow.reverse(0), ValueError, "from the end"),
+        (lambda: jflow.reverse(-2).forward((), jnp.ones((2, 3))), ValueError, "axis"),
         (lambda: jflow.haar().init(KEY, jnp.ones((1, 3))), ValueError, "even"),
         (
             lambda: jflow.haar_squeeze().inverse((), jnp.ones((1, 2, 2, 3))),
