@@ -9,6 +9,7 @@ from jflow.bijector import (
     Bijector,
     channel_moments,
     check_bijector_type,
+    check_positive,
     init_with_output,
     initialiser,
     name_of,
@@ -141,11 +142,7 @@ def repeat(
     """
     check_bijector_type("repeat", bijector)
     check_anchor("repeat", reversible, anchor)
-    for arg, value in {"n": n, "unroll": unroll}.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(
-                f"repeat: {arg} must be a positive integer, got {value!r}."
-            )
+    check_positive("repeat", n=n, unroll=unroll)
     name, unroll = name_of(bijector), min(unroll, n)
 
     def run_init(key, x, condition=None):

@@ -10,7 +10,13 @@ drift, which `jflow.diagnostics.reconstruction_error` measures.
 import jax
 import jax.numpy as jnp
 
-from jflow.bijector import scan_keys, scan_params, split_key, zero_log_det
+from jflow.bijector import (
+    check_positive,
+    scan_keys,
+    scan_params,
+    split_key,
+    zero_log_det,
+)
 
 
 def check_anchor(owner: str, reversible: bool, anchor: int | None) -> None:
@@ -19,8 +25,7 @@ def check_anchor(owner: str, reversible: bool, anchor: int | None) -> None:
         return
     if not reversible:
         raise ValueError(f"{owner}: anchor={anchor} needs reversible=True.")
-    if not isinstance(anchor, int) or anchor < 1:
-        raise ValueError(f"{owner}: anchor must be a positive integer, got {anchor!r}.")
+    check_positive(owner, anchor=anchor)
 
 
 def _check_floating(x):

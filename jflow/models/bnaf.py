@@ -6,10 +6,11 @@ De Cao, Titov & Aziz 2019, https://arxiv.org/abs/1904.04676.
 from collections.abc import Sequence
 from typing import Any
 
+from jflow.bijector import check_positive
 from jflow.bijectors import actnorm, block_autoregressive, reverse
 from jflow.combinators import chain, repeat
 from jflow.flow import Flow
-from jflow.models.parts import positive, vector_flow, vector_size
+from jflow.models.parts import vector_flow, vector_size
 
 
 def bnaf(
@@ -54,7 +55,7 @@ def bnaf(
         (64,)
     """
     vector_size("bnaf", shape)
-    positive("bnaf", layers=layers)
+    check_positive("bnaf", layers=layers)
     layer = chain(
         block_autoregressive(*hidden, residual=residual), actnorm(), reverse()
     )

@@ -13,7 +13,7 @@ import numpy as np
 
 from jflow.base import Base, normal
 from jflow.bases import joint, uniform
-from jflow.bijector import Bijector, init_with_output, initialiser
+from jflow.bijector import Bijector, check_positive, init_with_output, initialiser
 from jflow.bijectors import (
     actnorm,
     autoregressive,
@@ -24,7 +24,7 @@ from jflow.bijectors import (
 from jflow.bijectors.masks import partition
 from jflow.combinators import chain, identity, repeat
 from jflow.flow import Flow
-from jflow.models.parts import positive, vector_flow, vector_size
+from jflow.models.parts import vector_flow, vector_size
 from jflow.nets import made, mlp, relu
 from jflow.scalars import circular_shift, mixed, rational_quadratic_spline
 
@@ -88,7 +88,7 @@ def circular_nsf(
         (64,)
     """
     size = vector_size("circular_nsf", shape)
-    positive("circular_nsf", layers=layers)
+    check_positive("circular_nsf", layers=layers)
     boxes = _boxes(size, circular)
     _check_bounds(boxes, bounds)
     scale = math.sqrt(hidden[-1]) if hidden else 1.0

@@ -6,10 +6,11 @@ Meng, Song, Song & Ermon 2020, https://arxiv.org/abs/2003.01941.
 from collections.abc import Sequence
 from typing import Any
 
+from jflow.bijector import check_positive
 from jflow.bijectors import elementwise, invertible_linear
 from jflow.combinators import chain, repeat
 from jflow.flow import Flow
-from jflow.models.parts import choose, positive, vector_flow, vector_size
+from jflow.models.parts import choose, vector_flow, vector_size
 from jflow.nets import mlp
 from jflow.scalars import gaussianization as law_of
 from jflow.scalars.mixture import mixture_of
@@ -65,7 +66,7 @@ def gaussianization(
         (64,)
     """
     vector_size("gaussianization", shape)
-    positive("gaussianization", layers=layers)
+    check_positive("gaussianization", layers=layers)
     kind = choose("gaussianization", "rotation", rotation, ROTATIONS)
     marginals = elementwise(law_of(components), net=mlp(*hidden))
 

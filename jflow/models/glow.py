@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jflow.base import check_shape, normal
-from jflow.bijector import Bijector
+from jflow.bijector import Bijector, check_positive
 from jflow.bijectors import (
     actnorm,
     coupling,
@@ -19,7 +19,7 @@ from jflow.bijectors import (
 )
 from jflow.combinators import chain, repeat, split
 from jflow.flow import Flow, flow
-from jflow.models.parts import choose, pixels, positive, with_classes
+from jflow.models.parts import choose, pixels, with_classes
 from jflow.nets import glow_net, mlp, zero_conv
 from jflow.scalars import affine, shift
 
@@ -92,7 +92,7 @@ def glow(
     shape = check_shape("glow", shape)
     if len(shape) not in (1, 3):
         raise ValueError(f"glow: shape must be (D,) or (H, W, C), got {shape}.")
-    positive("glow", levels=levels, depth=depth, width=width)
+    check_positive("glow", levels=levels, depth=depth, width=width)
     image = len(shape) == 3
     if image and (shape[0] % 2**levels or shape[1] % 2**levels):
         raise ValueError(

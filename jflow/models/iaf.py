@@ -6,10 +6,11 @@ Kingma et al. 2016, https://arxiv.org/abs/1606.04934.
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from jflow.bijector import check_positive
 from jflow.bijectors import autoregressive, reverse
 from jflow.combinators import chain, invert, repeat
 from jflow.flow import Flow
-from jflow.models.parts import positive, vector_flow, vector_size
+from jflow.models.parts import vector_flow, vector_size
 from jflow.nets import made, relu
 from jflow.scalars import affine
 
@@ -54,7 +55,7 @@ def iaf(
         >>> x, log_prob = f.sample_and_log_prob(params, jax.random.key(0), 8)
     """
     vector_size("iaf", shape)
-    positive("iaf", layers=layers)
+    check_positive("iaf", layers=layers)
     net = made(*hidden, residual=residual, activation=activation, dtype=dtype)
     layer = chain(autoregressive(affine(scale), net, inverse=inverse), reverse())
     stack = invert(repeat(layer, layers))

@@ -7,8 +7,9 @@ Germain et al. 2015, https://arxiv.org/abs/1502.03509; Papamakarios, Pavlakou & 
 from collections.abc import Sequence
 from typing import Unpack
 
+from jflow.bijector import check_positive
 from jflow.flow import Flow
-from jflow.models.parts import AutoregressiveOptions, autoregressive_flow, positive
+from jflow.models.parts import AutoregressiveOptions, autoregressive_flow
 from jflow.scalars import affine, gaussianization
 
 
@@ -45,6 +46,6 @@ def made(
         >>> f.log_prob(f.init(jax.random.key(1), x), x).shape
         (64,)
     """
-    positive("made", components=components)
+    check_positive("made", components=components)
     law = affine() if components == 1 else gaussianization(components)
     return autoregressive_flow("made", shape, law, **{"layers": 1} | options)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jflow.base import check_shape, logistic, normal
+from jflow.bijector import check_positive
 from jflow.bijectors import (
     coupling,
     diagonal_scale,
@@ -18,7 +19,7 @@ from jflow.bijectors import (
 )
 from jflow.combinators import chain, repeat
 from jflow.flow import Flow, flow
-from jflow.models.parts import alternating, choose, pixels, positive, with_classes
+from jflow.models.parts import alternating, choose, pixels, with_classes
 from jflow.nets import mlp, relu
 from jflow.scalars import shift
 
@@ -83,7 +84,7 @@ def nice(
         (16,)
     """
     shape = check_shape("nice", shape)
-    positive("nice", couplings=couplings)
+    check_positive("nice", couplings=couplings)
     if (size := math.prod(shape)) < 2:
         raise ValueError(f"nice: shape {shape} has one dimension; coupling needs two.")
     base, deviation = choose(

@@ -7,10 +7,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from jflow.bijector import check_positive
 from jflow.bijectors import autoregressive, coupling, invertible_linear
 from jflow.combinators import chain, repeat
 from jflow.flow import Flow
-from jflow.models.parts import positive, vector_flow, vector_size
+from jflow.models.parts import vector_flow, vector_size
 from jflow.nets import made, mlp, relu
 from jflow.scalars import rational_quadratic_spline
 
@@ -68,7 +69,7 @@ def nsf(
         (64,)
     """
     size = vector_size("nsf", shape)
-    positive("nsf", layers=layers)
+    check_positive("nsf", layers=layers)
     law = rational_quadratic_spline(
         bins,
         bound,

@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 import jax
 
 from jflow.base import Base, check_shape, normal, one_hot
-from jflow.bijector import Bijector, recomputed
+from jflow.bijector import Bijector, check_positive, recomputed
 from jflow.bijectors import (
     actnorm,
     autoregressive,
@@ -43,15 +43,6 @@ def choose(owner: str, argument: str, value: Any, options: dict) -> Any:
             f"{owner}: {argument} must be one of {list(options)}, got {value!r}."
         )
     return options[value]
-
-
-def positive(owner: str, **values: Any) -> None:
-    """Raise ValueError for a value that is no positive integer."""
-    for name, value in values.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(
-                f"{owner}: {name} must be a positive integer, got {value!r}."
-            )
 
 
 def pixels(bits: int | None, alpha: float | None, centred: bool = False) -> list:
@@ -145,7 +136,7 @@ def autoregressive_flow(
 ) -> Flow:
     """Autoregressive layers of one law, all under one scan; see `jflow.models.maf`."""
     vector_size(owner, shape)
-    positive(owner, layers=layers)
+    check_positive(owner, layers=layers)
     mix = choose(owner, "mixing", mixing, MIXING)
     net = made(
         *hidden, passes=passes, residual=residual, activation=activation, dtype=dtype

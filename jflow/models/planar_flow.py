@@ -6,10 +6,11 @@ Rezende & Mohamed 2015, section 4.1, https://arxiv.org/abs/1505.05770.
 from collections.abc import Sequence
 from typing import Any
 
+from jflow.bijector import check_positive
 from jflow.bijectors import planar, triangular_affine
 from jflow.combinators import repeat
 from jflow.flow import Flow
-from jflow.models.parts import positive, vector_flow, vector_size
+from jflow.models.parts import vector_flow, vector_size
 from jflow.nets import mlp
 
 
@@ -56,7 +57,7 @@ def planar_flow(
         (64,)
     """
     vector_size("planar_flow", shape)
-    positive("planar_flow", layers=layers)
+    check_positive("planar_flow", layers=layers)
     layer = planar(activation, net=mlp(*hidden))
     stack = repeat(layer, layers, reversible=reversible)
     return vector_flow(shape, [triangular_affine(), stack], bounds=bounds, embed=embed)

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from jflow.base import check_shape, normal
-from jflow.bijector import Bijector
+from jflow.bijector import Bijector, check_positive
 from jflow.bijectors import coupling, reverse, roll, squeeze, unsqueeze
 from jflow.combinators import chain, repeat, split
 from jflow.flow import Flow, flow
-from jflow.models.parts import alternating, norm_layers, pixels, positive, with_classes
+from jflow.models.parts import alternating, norm_layers, pixels, with_classes
 from jflow.nets import mlp, residual_net
 from jflow.scalars import affine
 
@@ -83,7 +83,7 @@ def realnvp(
             shape, couplings, hidden, scale or "soft_clip", norms, reversible, dtype
         )
     else:
-        positive("realnvp", width=width, blocks=blocks)
+        check_positive("realnvp", width=width, blocks=blocks)
         scales = _check_scales(shape, scales)
         scale = scale or "tanh"
         body = _scale(shape[:2], scales, width, blocks, scale, norms, reversible, dtype)
@@ -92,7 +92,7 @@ def realnvp(
 
 
 def _dense(shape, couplings, hidden, scale, norms, reversible, dtype) -> list[Bijector]:
-    positive("realnvp", couplings=couplings)
+    check_positive("realnvp", couplings=couplings)
     if shape[0] < 2:
         raise ValueError("realnvp: shape (1,) has one dimension; coupling needs two.")
 
@@ -107,7 +107,7 @@ def _check_scales(shape, scales) -> int:
         height, width, possible = height // 2, width // 2, possible + 1
     if scales is None:
         return possible
-    positive("realnvp", scales=scales)
+    check_positive("realnvp", scales=scales)
     side = 2 ** (scales - 1)
     if shape[0] % side or shape[1] % side:
         raise ValueError(

@@ -6,10 +6,11 @@ van den Berg, Hasenclever, Tomczak & Welling 2018, https://arxiv.org/abs/1803.05
 from collections.abc import Sequence
 from typing import Any
 
+from jflow.bijector import check_positive
 from jflow.bijectors import reverse, sylvester, triangular_affine
 from jflow.combinators import chain, repeat
 from jflow.flow import Flow
-from jflow.models.parts import positive, vector_flow, vector_size
+from jflow.models.parts import vector_flow, vector_size
 from jflow.nets import mlp
 
 
@@ -58,7 +59,7 @@ def sylvester_flow(
         (64,)
     """
     dimensions = vector_size("sylvester_flow", shape)
-    positive("sylvester_flow", layers=layers)
+    check_positive("sylvester_flow", layers=layers)
     if size is not None and size > dimensions:
         raise ValueError(
             f"sylvester_flow: size={size} exceeds the {dimensions} dimensions; "

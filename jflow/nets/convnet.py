@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from jflow.arguments import check_dtype
-from jflow.bijector import Array, channel_moments
+from jflow.bijector import Array, channel_moments, check_positive
 from jflow.nets.conv import conv2d
 from jflow.nets.layers import ConditionBias, head_dtype, normal_weights
 
@@ -141,7 +141,7 @@ def glow_net(
     Raises:
         ValueError: `width` is no positive integer.
     """
-    _check_positive("glow_net", width=width)
+    check_positive("glow_net", width=width)
     check_dtype("glow_net", dtype)
 
     def build(out_features: int) -> GlowNet:
@@ -156,7 +156,7 @@ def zero_conv(size: int = 3, *, mark_edges: bool = False) -> Callable[[int], Zer
     Returns:
         A function `out_features -> module` over images `(N, H, W, C)`.
     """
-    _check_positive("zero_conv", size=size)
+    check_positive("zero_conv", size=size)
 
     def build(out_features: int) -> ZeroConv:
         return ZeroConv(out_features, size, mark_edges)
@@ -233,18 +233,10 @@ def residual_net(
     Raises:
         ValueError: `width` or `blocks` is no positive integer.
     """
-    _check_positive("residual_net", width=width, blocks=blocks)
+    check_positive("residual_net", width=width, blocks=blocks)
     check_dtype("residual_net", dtype)
 
     def build(out_features: int) -> ResidualNet:
         return ResidualNet(out_features, width, blocks, dtype)
 
     return build
-
-
-def _check_positive(owner, **values):
-    for name, value in values.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(
-                f"{owner}: {name} must be a positive integer, got {value!r}."
-            )

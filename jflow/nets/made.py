@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jflow.bijector import Array, Params
+from jflow.bijector import Array, Params, check_positive
 from jflow.nets.layers import fit_condition, head_dtype, relu
 from jflow.nets.order import Order, adjacency_of, order_of
 from jflow.nets.periodic import periodic_features
@@ -235,8 +235,8 @@ def _check(hidden, order, passes, adjacency, residual):
             'made: order must be "natural", "reversed", a permutation, or the integer '
             f"seed of a random one; got {order!r}."
         )
-    if passes is not None and (not isinstance(passes, int) or passes < 1):
-        raise ValueError(f"made: passes must be a positive integer, got {passes!r}.")
+    if passes is not None:
+        check_positive("made", passes=passes)
     if adjacency is not None and (passes is not None or order != "natural"):
         raise ValueError("made: adjacency= takes the place of order= and passes=.")
     if residual and len(set(hidden)) > 1:
