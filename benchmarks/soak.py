@@ -10,7 +10,6 @@ with the parameters, bit for bit, of one that was never stopped.
 """
 
 import argparse
-import gc
 import random
 import signal
 import subprocess
@@ -136,8 +135,6 @@ def main(argv=None):
         return
     print(f"seed {options.seed}", flush=True)
     compile_cheaply()
-    # Rare, as in the tests: each collection goes through all that JAX keeps.
-    gc.set_threshold(100_000, 20, 100)
     found = provenance("soak.py", argv) | {"seed": options.seed}
     if options.kills:
         kills(options.seed, options.kills)

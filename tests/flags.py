@@ -1,15 +1,18 @@
-"""XLA's flags for tests, which compile many small programs and run each a few times."""
+"""Settings for tests, which compile many small programs and run each a few times."""
 
+import gc
 import os
 from importlib.metadata import version
 
 
 def compile_cheaply(*more: str) -> None:
-    """Set them, and `more`, for JAX, which reads them with its first array.
+    """Set XLA's flags, and `more`, which JAX reads with its first array.
 
     Dear passes are off: without fusion emitters and in one piece a program compiles in
-    a third of the time.
+    a third of the time. Garbage collections are rare: what JAX has traced and compiled
+    stays, and each collection goes through it.
     """
+    gc.set_threshold(100_000, 20, 100)
     flags = [os.environ.get("XLA_FLAGS", ""), *more]
     flags += ["--xla_backend_optimization_level=0"]
     flags += ["--xla_cpu_parallel_codegen_split_count=1"]
