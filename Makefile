@@ -54,7 +54,9 @@ $(BIN)/python:
 	echo "Creating $(VENV) with $$("$$python" --version)"; \
 	"$$python" -m venv $(VENV)
 
-# Python compiles what is imported; most of what is installed never is.
+# Python compiles what is imported; most of what is installed never is. It must be kept:
+# the tests start many processes, each of which would compile it again.
+export PYTHONDONTWRITEBYTECODE :=
 PIP := $(BIN)/python -m pip install --quiet --no-compile
 
 # A stamp is newer than what it was installed from, so a second run installs nothing.

@@ -7,3 +7,5 @@ from flags import compile_cheaply
 # Before JAX is imported.
 compile_cheaply("--xla_force_host_platform_device_count=8")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Operations need not name the lines they come from.
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
