@@ -157,7 +157,7 @@ def check_bijector_type(owner: str, *bijectors: Bijector) -> None:
 def check_positive(owner: str, **values: Any) -> None:
     """Raise ValueError for a value that is no positive integer."""
     for name, value in values.items():
-        if not isinstance(value, int) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(
                 f"{owner}: {name} must be a positive integer, got {value!r}."
             )

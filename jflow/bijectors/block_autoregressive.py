@@ -10,10 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jflow.bijector import Array, Bijector, sum_event
+from jflow.bijector import Array, Bijector, check_positive, sum_event
 from jflow.bijectors.autoregressive import triangular_root
 from jflow.nets.layers import fit_condition, head_dtype
-from jflow.scalars.scalar import check_count
 from jflow.scalars.scales import scale_map
 from jflow.scalars.solve import search
 
@@ -59,7 +58,7 @@ def block_autoregressive(*hidden: int, residual: bool = True) -> Bijector:
             "block_autoregressive(8) for instance."
         )
     for width in hidden:
-        check_count("block_autoregressive", "hidden", width)
+        check_positive("block_autoregressive", hidden=width)
     widths = (1, *hidden, 1)
 
     def init(key, x, condition=None):

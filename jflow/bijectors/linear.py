@@ -8,12 +8,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jflow.bijector import Bijector, expand_log_det, positions, zero_log_det
+from jflow.bijector import (
+    Bijector,
+    check_positive,
+    expand_log_det,
+    positions,
+    zero_log_det,
+)
 from jflow.bijectors.amortised import amortised
 from jflow.bijectors.matrices import KINDS
 from jflow.bijectors.rank_one import constrain, undo, update
 from jflow.mixing import matmul, mixing
-from jflow.scalars.scalar import check_count
 from jflow.scalars.scales import scale_map
 
 
@@ -112,7 +117,7 @@ def low_rank_linear(rank: int, *, net: Any = None) -> Bijector:
         >>> x = jax.random.normal(jax.random.key(0), (8, 100))
         >>> z, log_det = b.forward(b.init(jax.random.key(1), x), x)
     """
-    check_count("low_rank_linear", "rank", rank)
+    check_positive("low_rank_linear", rank=rank)
     shift = _offset("low_rank_linear", net)
     log_scale, _ = scale_map("soft_clip")
 

@@ -10,11 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jflow.bijector import Bijector, log_det_dtype, sum_event
+from jflow.bijector import Bijector, check_positive, log_det_dtype, sum_event
 from jflow.bijectors.amortised import amortised
 from jflow.bijectors.planar import ACTIVATIONS, monotone_inverse
 from jflow.bijectors.rank_one import above_minus_one, reflect, rows
-from jflow.scalars.scalar import check_count
 
 KINDS = ("orthogonal", "householder", "triangular")
 
@@ -121,7 +120,7 @@ def _check(kind, size):
         raise ValueError(f"sylvester: kind must be one of {KINDS}, got {kind!r}.")
     if size is None:
         return
-    check_count("sylvester", "size", size)
+    check_positive("sylvester", size=size)
     if kind == "triangular":
         raise ValueError(
             f"sylvester: 'triangular' has no size, got {size}; leave it out."

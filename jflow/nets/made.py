@@ -228,8 +228,10 @@ def made(
 
 
 def _check(hidden, order, passes, adjacency, residual):
-    if not hidden or any(not isinstance(w, int) or w < 1 for w in hidden):
-        raise ValueError(f"made: hidden widths are positive integers, got {hidden}.")
+    if not hidden:
+        raise ValueError("made: no hidden widths; give one for each hidden layer.")
+    for width in hidden:
+        check_positive("made", hidden=width)
     if isinstance(order, str) and order not in ("natural", "reversed"):
         raise ValueError(
             'made: order must be "natural", "reversed", a permutation, or the integer '

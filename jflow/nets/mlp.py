@@ -8,7 +8,7 @@ import flax.linen as nn
 import numpy as np
 
 from jflow.arguments import check_dtype
-from jflow.bijector import Array
+from jflow.bijector import Array, check_positive
 from jflow.nets.layers import ConditionBias, head_dtype, relu
 from jflow.nets.periodic import periodic_features
 
@@ -80,8 +80,7 @@ def mlp(
         (8, 4)
     """
     for width in hidden:
-        if not isinstance(width, int) or width < 1:
-            raise ValueError(f"mlp: hidden widths are positive integers, got {hidden}.")
+        check_positive("mlp", hidden=width)
 
     # Flax wants attributes that can be hashed.
     if periodic is not None:

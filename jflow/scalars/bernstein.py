@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jflow.scalars.scalar import Scalar, check_count, promote
+from jflow.bijector import check_positive
+from jflow.scalars.scalar import Scalar, promote
 from jflow.scalars.solve import numerical_inverse
 from jflow.scalars.tails import check_bound, with_linear_tails
 
@@ -40,7 +41,7 @@ def bernstein(degree: int, bound: float = 5.0) -> Scalar:
         >>> scalar = bernstein(10)
         >>> y, log_derivative = scalar.forward(jnp.zeros((3, 11)), jnp.ones(3))
     """
-    check_count("bernstein", "degree", degree)
+    check_positive("bernstein", degree=degree)
     check_bound("bernstein", bound)
     if degree > 60:  # binomials of 60 are 1e17: their float32 products still hold
         raise ValueError(

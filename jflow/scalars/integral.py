@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jflow.scalars.scalar import Scalar, check_count, promote
+from jflow.bijector import check_positive
+from jflow.scalars.scalar import Scalar, promote
 from jflow.scalars.solve import numerical_inverse
 from jflow.scalars.tails import check_bound, with_linear_tails
 
@@ -49,8 +50,7 @@ def unconstrained_monotone(
         >>> import jflow
         >>> b = jflow.coupling(unconstrained_monotone(8), jflow.nets.mlp(16))
     """
-    check_count("unconstrained_monotone", "hidden", hidden)
-    check_count("unconstrained_monotone", "nodes", nodes)
+    check_positive("unconstrained_monotone", hidden=hidden, nodes=nodes)
     check_bound("unconstrained_monotone", bound)
     if nodes < 16:
         raise ValueError(
@@ -102,8 +102,7 @@ def sum_of_squares(degree: int, terms: int = 2, *, bound: float = 5.0) -> Scalar
         >>> import jflow
         >>> b = jflow.coupling(sum_of_squares(3), jflow.nets.mlp(16))
     """
-    check_count("sum_of_squares", "degree", degree)
-    check_count("sum_of_squares", "terms", terms)
+    check_positive("sum_of_squares", degree=degree, terms=terms)
     check_bound("sum_of_squares", bound)
     start = np.zeros((terms, degree + 1))
     start[:, 0] = np.sqrt((1.0 - LEAST_SLOPE) / terms)

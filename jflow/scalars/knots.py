@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from jflow.bijector import Array
+from jflow.bijector import Array, check_positive
 from jflow.scalars.circular import interval, wrap
-from jflow.scalars.scalar import Scalar, check_count, promote
+from jflow.scalars.scalar import Scalar, promote
 from jflow.scalars.scales import SOFT_CLIP_LIMIT, soft_clip
 
 ENDS = ("linear", "box", "circular")
@@ -156,7 +156,7 @@ def check_knots(
     allowed: tuple[str, ...] = ENDS,
 ) -> Knots:
     """The options as `Knots`, or a ValueError that names what cannot be used."""
-    check_count(owner, "bins", bins)
+    check_positive(owner, bins=bins)
     lower, upper = interval(owner, bound)
     if ends not in allowed:
         raise ValueError(f"{owner}: ends must be one of {allowed}, got {ends!r}.")

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jflow.bijector import Array
+from jflow.bijector import Array, check_positive
 from jflow.scalars.distributions import LOGISTIC, NORMAL, Distribution
-from jflow.scalars.scalar import Scalar, check_count, promote
+from jflow.scalars.scalar import Scalar, promote
 from jflow.scalars.scales import SOFT_CLIP_LIMIT, scale_map
 from jflow.scalars.solve import numerical_inverse
 from jflow.scalars.tails import with_linear_tails
@@ -208,7 +208,7 @@ def _largest(values):
 
 
 def _check(owner, components, kind):
-    check_count(owner, "components", components)
+    check_positive(owner, components=components)
     if kind not in KINDS:
         raise ValueError(f"{owner}: kind must be one of {sorted(KINDS)}, got {kind!r}.")
     return KINDS[kind]

@@ -54,12 +54,3 @@ def promote(raw: Array, x: Array) -> tuple[Array, Array]:
     """Raw parameters and variable in one dtype: float32, or the better of theirs."""
     dtype = jnp.promote_types(jnp.result_type(raw, x), jnp.float32)
     return raw.astype(dtype), x.astype(dtype)
-
-
-def check_count(owner: str, name: str, value: int) -> None:
-    """Raise ValueError where a number of pieces is no positive integer."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(
-            f"{owner}: {name} must be a positive integer, got {value!r}; "
-            f"{owner}({name}=8) for instance."
-        )

@@ -6,9 +6,10 @@ Neural Autoregressive Flows, Huang et al. 2018, https://arxiv.org/abs/1804.00779
 import jax
 import jax.numpy as jnp
 
+from jflow.bijector import check_positive
 from jflow.scalars.distributions import LOGISTIC
 from jflow.scalars.mixture import gains, transport
-from jflow.scalars.scalar import Scalar, check_count, promote
+from jflow.scalars.scalar import Scalar, promote
 from jflow.scalars.scales import scale_map
 from jflow.scalars.solve import numerical_inverse
 
@@ -37,8 +38,7 @@ def deep_sigmoidal(units: int, layers: int = 1) -> Scalar:
         >>> scalar = deep_sigmoidal(8, layers=2)
         >>> y, log_derivative = scalar.forward(jnp.zeros((3, scalar.size)), jnp.ones(3))
     """
-    check_count("deep_sigmoidal", "units", units)
-    check_count("deep_sigmoidal", "layers", layers)
+    check_positive("deep_sigmoidal", units=units, layers=layers)
     if layers > 3:  # three slopes of 1000 are all that float32 holds far outside
         raise ValueError(
             f"deep_sigmoidal: layers must be at most 3, got {layers}; "

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jflow.bijector import check_positive
 from jflow.parallel import whole
 from jflow.train.form import check_form, describe, versions
 from jflow.train.step import TrainState
@@ -64,8 +65,7 @@ def checkpoints(directory: str | os.PathLike, keep: int = 2) -> Checkpoints:
         >>> store.save(state)
         >>> store.close()
     """
-    if not isinstance(keep, int) or keep < 1:
-        raise ValueError(f"keep must be a positive integer, got {keep!r}.")
+    check_positive("checkpoints", keep=keep)
     import orbax.checkpoint as ocp
 
     directory = os.path.abspath(directory)

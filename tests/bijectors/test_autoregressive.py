@@ -172,8 +172,8 @@ def test_bfloat16_bodies_keep_the_inverse():
 @pytest.mark.parametrize(
     ("build", "words"),
     [
-        (lambda: made(), "widths"),
-        (lambda: made(0), "widths"),
+        (lambda: made(), "no hidden widths"),
+        (lambda: made(0), "hidden must be a positive integer, got 0"),
         (lambda: made(4, order="random"), "seed"),
         (lambda: made(4, passes=0), "passes"),
         (lambda: made(4, adjacency=GRAPH, passes=2), "takes the place"),
