@@ -34,7 +34,9 @@ def _correlate(x, kernel, pads):
         y = x @ matrix
         places = range(0, y.shape[-1], features)
         shifted = zip(_shifts(y, kernel, pads), places, strict=True)
-        return sum(part[..., i : i + features] for part, i in shifted)
+        return lax.optimization_barrier(
+            sum(part[..., i : i + features] for part, i in shifted)
+        )
 
     def plain(x, kernel):
         return _plain(x, kernel, pads)
@@ -61,6 +63,22 @@ def _shifts(x, kernel, pads):
     return [padded[:, i : i + rows, j : j + columns] for i, j in places]
 
 
+def _each_shift(x, kernel, pads, function):
+    """`function` of each of `_shifts`, stacked: a loop, for which one is compiled."""
+    padded = jnp.pad(x, [(0, 0), *pads, (0, 0)])
+
+    def at(place):
+        start = jnp.zeros_like(place[0]), *place, jnp.zeros_like(place[0])
+        return function(lax.dynamic_slice(padded, start, x.shape))
+
+    places = jnp.indices(kernel.shape[:2], jnp.int32).reshape(2, -1)
+    return lax.map(at, tuple(places))
+
+
+def _rows(x):
+    return x.reshape(-1, x.shape[-1])
+
+
 def _gram(x, y):
     """`x^T y`, with x transposed in memory, in blocks that the cache holds."""
     rows = x.shape[0]
@@ -77,21 +95,21 @@ def _filter_gradient_by_products(x, kernel, dy):
     them costs more than it saves, and each place has a product of its own.
     """
     (height, width, channels, features), pads = kernel.shape, _pads(kernel)
-    flat_x, flat_dy = x.reshape(-1, channels), dy.reshape(-1, features)
+    if height == width == 1:
+        return _gram(*map(_rows, (x, dy)))[None, None]
     if 4 * channels <= features:
-        patches = jnp.concatenate(_shifts(x, kernel, pads), axis=-1)
-        patches = patches.reshape(-1, height * width * channels)
-        product = _gram(patches, flat_dy)
+        matrix = _each_shift(x, kernel, pads, lambda part: _rows(part).T)
+        product = matrix.reshape(-1, matrix.shape[-1]) @ _rows(dy)
         return product.reshape(kernel.shape)
     if 4 * features <= channels and height % 2 == width % 2 == 1:
         # shifting x one way is shifting dy the other
-        patches = jnp.concatenate(_shifts(dy, kernel, pads)[::-1], axis=-1)
-        product = _gram(flat_x, patches.reshape(-1, height * width * features))
-        product = product.reshape(channels, height, width, features)
-        return product.transpose(1, 2, 0, 3)
-    shifted = [s.reshape(-1, channels) for s in _shifts(x, kernel, pads)]
-    products = [_gram(s, flat_dy) for s in shifted]
-    return jnp.stack(products).reshape(kernel.shape)
+        matrix = _each_shift(dy, kernel, pads, lambda part: _rows(part).T)[::-1]
+        product = matrix.reshape(-1, matrix.shape[-1]) @ _rows(x)
+        product = product.reshape(height, width, features, channels)
+        return jnp.swapaxes(product, 2, 3)
+    rows = _rows(dy)
+    products = _each_shift(x, kernel, pads, lambda part: _gram(_rows(part), rows))
+    return products.reshape(kernel.shape)
 
 
 def _filter_gradient(x, kernel, dy):

@@ -26,6 +26,9 @@ Step = Callable[..., tuple["TrainState", dict[str, Array]]]
 # order. Everything random in training is a function of the state's key and a counter.
 NOISE, ORDER, EVALUATION, HOLD_OUT = range(4)
 
+# Numbers in a leaf that norms copy on a CPU, a MiB in single precision.
+SMALL = 2**18
+
 
 class Best(NamedTuple):
     """What early stopping remembers.
@@ -177,9 +180,9 @@ def make_train_step(
             grads, state.opt_state, state.params, value=value
         )
         grad_norm = _norm(select(grads, LEARNED))
-        norms = _norm(select(grads, FIXED, STATISTICS)), grad_norm
-        finite = _all_finite(value, *norms, _norm(updates))
+        rest = _sum(select(grads, FIXED, STATISTICS))
         params = optax.apply_updates(state.params, updates)
+        finite = _all_finite(value, grad_norm, rest, _sum(params))
         new = state._replace(
             step=state.step + 1,
             params=params,
@@ -290,11 +293,27 @@ def _averaged(state, params, decay):
 
 
 def _norm(tree):
-    squares = [
-        jnp.sum(jnp.square(leaf.astype(log_det_dtype(leaf))))
-        for leaf in jax.tree.leaves(tree)
-    ]
-    return jnp.sqrt(sum(squares, jnp.zeros(())))
+    """The root of all squares' sum."""
+    return jnp.sqrt(sum((jnp.sum(jnp.square(a)) for a in _vectors(tree)), jnp.zeros(())))
+
+
+def _sum(tree):
+    """The sum of all numbers, which is finite where all of them are."""
+    return sum((jnp.sum(a) for a in _vectors(tree)), jnp.zeros(()))
+
+
+def _vectors(tree):
+    """The leaves in float32 or better.
+
+    On a CPU small ones are put together, since XLA compiles loops for each shape, but
+    copies without any.
+    """
+    leaves = [leaf.astype(log_det_dtype(leaf)) for leaf in jax.tree.leaves(tree)]
+    if jax.default_backend() != "cpu":
+        return leaves
+    small = [leaf.ravel() for leaf in leaves if leaf.size <= SMALL]
+    large = [leaf for leaf in leaves if leaf.size > SMALL]
+    return large + ([jnp.concatenate(small)] if small else [])
 
 
 def _all_finite(*numbers):
