@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import expm, lu, solve_triangular
 
-from jflow.bijector import Array, Params
+from jflow.bijector import Array, Params, draw_start
 from jflow.bijectors.rank_one import reflect
 from jflow.mixing import matmul
 
@@ -34,7 +34,7 @@ class Matrix(NamedTuple):
 
 def random_rotation(key: Array, n: int, dtype) -> Array:
     """A random orthogonal matrix, uniform over the orthogonal group."""
-    q, r = jnp.linalg.qr(jax.random.normal(key, (n, n), dtype))
+    q, r = jnp.linalg.qr(_normal(key, n, dtype))
     return q * jnp.sign(jnp.diagonal(r))
 
 
@@ -137,7 +137,7 @@ def _expm(a):
 
 
 def _normal(key, n, dtype):
-    return jax.random.normal(key, (n, n), dtype)
+    return draw_start(jax.random.normal, key, (n, n), dtype)
 
 
 def _start_skew(key, n, dtype):

@@ -31,12 +31,17 @@ def _correlate(x, kernel, pads):
 
     def by_product(x, kernel):
         matrix = kernel.transpose(2, 0, 1, 3).reshape(channels, -1)
-        y = x @ matrix
-        places = range(0, y.shape[-1], features)
-        shifted = zip(_shifts(y, kernel, pads), places, strict=True)
-        return lax.optimization_barrier(
-            sum(part[..., i : i + features] for part, i in shifted)
-        )
+        padded = _padded(x @ matrix, pads)
+        shape = (*x.shape[:3], features)
+
+        def add(total, place):
+            number, *corner = place
+            start = 0, *corner, number * features
+            return total + lax.dynamic_slice(padded, start, shape), None
+
+        # What comes out of a loop is computed once, however many then read it.
+        places = jnp.arange(kernel.shape[0] * kernel.shape[1]), *_corners(kernel)
+        return lax.scan(add, jnp.zeros(shape, padded.dtype), places)[0]
 
     def plain(x, kernel):
         return _plain(x, kernel, pads)
@@ -55,24 +60,26 @@ def _input_gradient(kernel, dy):
     return _correlate(dy, turned, [pad[::-1] for pad in _pads(kernel)])
 
 
-def _shifts(x, kernel, pads):
-    """`x`, padded, shifted to each of the kernel's places, in row-major order."""
-    (height, width), (rows, columns) = kernel.shape[:2], x.shape[1:3]
-    padded = jnp.pad(x, [(0, 0), *pads, (0, 0)])
-    places = [(i, j) for i in range(height) for j in range(width)]
-    return [padded[:, i : i + rows, j : j + columns] for i, j in places]
+def _padded(x, pads):
+    return jnp.pad(x, [(0, 0), *pads, (0, 0)])
+
+
+def _corners(kernel):
+    """Row and column of each of the kernel's places."""
+    return tuple(jnp.indices(kernel.shape[:2], jnp.int32).reshape(2, -1))
 
 
 def _each_shift(x, kernel, pads, function):
-    """`function` of each of `_shifts`, stacked: a loop, for which one is compiled."""
-    padded = jnp.pad(x, [(0, 0), *pads, (0, 0)])
+    """`function` of `x`, padded and shifted to each of the kernel's places, stacked.
 
-    def at(place):
-        start = jnp.zeros_like(place[0]), *place, jnp.zeros_like(place[0])
-        return function(lax.dynamic_slice(padded, start, x.shape))
+    A loop, so that one of them is compiled and not all.
+    """
+    padded = _padded(x, pads)
 
-    places = jnp.indices(kernel.shape[:2], jnp.int32).reshape(2, -1)
-    return lax.map(at, tuple(places))
+    def at(corner):
+        return function(lax.dynamic_slice(padded, (0, *corner, 0), x.shape))
+
+    return lax.map(at, _corners(kernel))
 
 
 def _rows(x):

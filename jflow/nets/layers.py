@@ -8,7 +8,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jflow.bijector import Array, draw
+from jflow.bijector import Array, draw_start
+
+# The deviation of a unit normal cut off at two.
+CUT_DEVIATION = 0.87962566103423978
 
 
 def head_dtype(x: Array) -> jnp.dtype:
@@ -20,9 +23,23 @@ def normal_weights(deviation: float) -> Callable[..., Array]:
     """An initialiser: weights from N(0, deviation^2)."""
 
     def init(key, shape, dtype=jnp.float32):
-        return deviation * draw(jax.random.normal, key, shape, dtype)
+        return deviation * draw_start(jax.random.normal, key, shape, dtype)
 
     return init
+
+
+def he_weights(key: Array, shape: tuple[int, int], dtype: Any = jnp.float32) -> Array:
+    """Weights of variance 2 / inputs, from a normal cut off at two deviations.
+
+    He et al. 2015, section 2.2, https://arxiv.org/abs/1502.01852; the numbers are
+    those of `jax.nn.initializers.he_normal()`.
+    """
+
+    def within_two(key, shape, dtype):
+        return jax.random.truncated_normal(key, -2.0, 2.0, shape, dtype)
+
+    deviation = jnp.sqrt(jnp.array(2.0 / shape[0], dtype)) / CUT_DEVIATION
+    return deviation.astype(dtype) * draw_start(within_two, key, shape, dtype)
 
 
 @jax.custom_jvp
@@ -60,9 +77,7 @@ class ConditionBias(nn.Module):
     @nn.compact
     def __call__(self, h: Array, condition: Array) -> Array:
         condition = fit_condition(condition, h)
-        kernel_init = (
-            nn.initializers.zeros if self.zero else nn.initializers.he_normal()
-        )
+        kernel_init = nn.initializers.zeros if self.zero else he_weights
         bias = nn.Dense(
             self.features,
             use_bias=False,

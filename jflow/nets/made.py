@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jflow.bijector import Array, Params, check_positive
-from jflow.nets.layers import fit_condition, head_dtype, relu
+from jflow.nets.layers import fit_condition, he_weights, head_dtype, relu
 from jflow.nets.order import Order, adjacency_of, order_of
 from jflow.nets.periodic import periodic_features
 
@@ -130,18 +130,17 @@ def made(
         def init(key, x, condition=None):
             sizes = [u.types.size * u.each for u in structure(condition is not None)]
             keys = jax.random.split(key, len(sizes))
-            normal = jax.nn.initializers.he_normal()
             wide = head_dtype(x)
             layers = []
             for i, (n_in, n_out) in enumerate(pairwise(sizes)):
                 zero = zero_last and i == len(widths)
-                made_of = jax.nn.initializers.zeros if zero else normal
+                made_of = jax.nn.initializers.zeros if zero else he_weights
                 kernel = made_of(keys[i], (n_in, n_out), wide)
                 layers.append({"kernel": kernel, "bias": jnp.zeros((n_out,), wide)})
             params = {"layers": layers}
             if condition is not None:
                 width = fit_condition(condition, x).shape[-1]
-                params["condition"] = normal(keys[-1], (width, sizes[1]), wide)
+                params["condition"] = he_weights(keys[-1], (width, sizes[1]), wide)
             return params
 
         def apply(params, x, condition=None):

@@ -9,7 +9,7 @@ import numpy as np
 
 from jflow.arguments import check_dtype
 from jflow.bijector import Array, check_positive
-from jflow.nets.layers import ConditionBias, head_dtype, relu
+from jflow.nets.layers import ConditionBias, he_weights, head_dtype, relu
 from jflow.nets.periodic import periodic_features
 
 
@@ -32,7 +32,7 @@ class MLP(nn.Module):
         for i, width in enumerate((*self.hidden, self.out_features)):
             last = i == len(self.hidden)
             zero = last and self.zero_last
-            kernel_init = nn.initializers.zeros if zero else nn.initializers.he_normal()
+            kernel_init = nn.initializers.zeros if zero else he_weights
             dtype = wide if last else self.dtype
             h = nn.Dense(width, dtype=dtype, param_dtype=wide, kernel_init=kernel_init)(
                 h

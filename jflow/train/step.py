@@ -294,12 +294,14 @@ def _averaged(state, params, decay):
 
 def _norm(tree):
     """The root of all squares' sum."""
-    return jnp.sqrt(sum((jnp.sum(jnp.square(a)) for a in _vectors(tree)), jnp.zeros(())))
+    return jnp.sqrt(
+        sum((jnp.sum(jnp.square(a)) for a in _vectors(tree)), jnp.zeros(()))
+    )
 
 
 def _sum(tree):
     """The sum of all numbers, which is finite where all of them are."""
-    return sum((jnp.sum(a) for a in _vectors(tree)), jnp.zeros(()))
+    return sum(map(jnp.sum, _vectors(tree)), jnp.zeros(()))
 
 
 def _vectors(tree):
