@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.linalg import expm, lu, solve_triangular
 
 from jflow.bijector import Array, Params, draw_start
@@ -58,17 +59,19 @@ def _start_lu(key, n, dtype):
 
 
 def _lu_factors(params):
+    # Where which triangle lies is a constant: XLA compiles no loop to find it.
     n = params["log_s"].shape[0]
+    below, eye = np.tri(n, k=-1, dtype=bool), np.eye(n, dtype=bool)
     sign = jnp.sign(jax.lax.stop_gradient(params["fixed"]["sign"]))
-    lower = jnp.tril(params["lower"], -1) + jnp.eye(n, dtype=sign.dtype)
-    upper = jnp.triu(params["upper"], 1) + jnp.diag(sign * jnp.exp(params["log_s"]))
-    return lower, upper
+    diagonal = jnp.where(eye, sign * jnp.exp(params["log_s"]), 0)
+    lower = jnp.where(below, params["lower"], eye.astype(sign.dtype))
+    return lower, jnp.where(below.T, params["upper"], diagonal)
 
 
 def _rows(params):
-    """`W[i] = (L U)[rows[i]]`."""
+    """`W[i] = (L U)[rows[i]]`, the number of scores that are lower."""
     scores = jax.lax.stop_gradient(params["fixed"]["rows"])
-    return jnp.argsort(jnp.argsort(scores))
+    return (scores[:, None] > scores).sum(axis=1)
 
 
 def _lu_matrix(params):
