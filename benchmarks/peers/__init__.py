@@ -87,6 +87,9 @@ CASES = {
         Case("tiny-fit", "fit", (2,), 2, batch=8, width=8, size=64, epochs=1),
     )
 }
+# Of Adam in the timed steps, so small that 128 couplings without any normalisation stay
+# finite however many steps a machine takes; `fit` has its own.
+RATE = 1e-6
 QUICK = ("realnvp-8", "realnvp-64", "spline-8", "maf-64", "glow", "fit")
 
 # Which kinds of case each library has a documented way for. A variant has its module

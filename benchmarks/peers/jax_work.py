@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from peers import Case, Work, batch
+from peers import RATE, Case, Work, batch
 
 
 def count(tree: Any) -> int:
@@ -33,7 +33,7 @@ def jax_work(
         log_prob, sample: not jitted yet.
         **options: of `jax.jit` for `sample`.
     """
-    optimizer = optax.adam(1e-3)
+    optimizer = optax.adam(RATE)
     x, key = jnp.asarray(batch(case)), jax.random.key(1)
 
     @jax.jit

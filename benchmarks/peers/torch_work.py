@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from peers import Case, Work, batch
+from peers import RATE, Case, Work, batch
 
 
 def images(case: Case) -> torch.Tensor:
@@ -17,7 +17,7 @@ def images(case: Case) -> torch.Tensor:
 def torch_work(case: Case, modules: Any, log_prob: Callable, sample: Callable) -> Work:
     """Work from a module, `log_prob(x)` and `sample(n)`."""
     parameters = [p for p in modules.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(parameters, lr=1e-3)
+    optimizer = torch.optim.Adam(parameters, lr=RATE)
     x = images(case)
 
     def step():

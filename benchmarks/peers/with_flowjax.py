@@ -14,7 +14,7 @@ from flowjax.train import fit_to_data
 from flowjax.train.losses import MaximumLikelihoodLoss
 from flowjax.train.train_utils import step as train_step
 
-from peers import Case, Fitted, Work, batch, moons
+from peers import RATE, Case, Fitted, Work, batch, moons
 from peers.jax_work import count
 
 
@@ -49,7 +49,7 @@ def build(case: Case, variant: str | None = None) -> Work:
     """`train_utils.step`, which `fit_to_data` calls."""
     params, static = _partition(flow_of(case))
     x, key = jnp.asarray(batch(case)), jax.random.key(1)
-    optimizer, loss = optax.adam(1e-3), MaximumLikelihoodLoss()
+    optimizer, loss = optax.adam(RATE), MaximumLikelihoodLoss()
     state = [params, optimizer.init(params)]
 
     def step():

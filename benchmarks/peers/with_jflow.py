@@ -8,7 +8,7 @@ import optax
 
 import jflow
 from jflow.train import init_state, make_train_step
-from peers import Case, Fitted, Work, batch, moons
+from peers import RATE, Case, Fitted, Work, batch, moons
 from peers.jax_work import count, temporaries
 
 
@@ -18,7 +18,7 @@ def build(case: Case, variant: str | None = None) -> Work:
     flow = MODELS[case.kind](case, **options)
     x, key = jnp.asarray(batch(case)), jax.random.key(1)
     params = flow.init(jax.random.key(0), x)
-    optimizer = optax.adam(1e-3)
+    optimizer = optax.adam(RATE)
     step = jax.jit(make_train_step(flow, optimizer), donate_argnums=0)
     state = [init_state(params, optimizer, key)]
 
