@@ -41,7 +41,7 @@ def _correlate(x, kernel, pads):
 
         # What comes out of a loop is computed once, however many then read it.
         places = jnp.arange(kernel.shape[0] * kernel.shape[1]), *_corners(kernel)
-        return lax.scan(add, jnp.zeros(shape, padded.dtype), places)[0]
+        return lax.scan(add, jnp.zeros_like(padded, shape=shape), places)[0]
 
     def plain(x, kernel):
         return _plain(x, kernel, pads)
@@ -66,7 +66,7 @@ def _padded(x, pads):
 
 def _corners(kernel):
     """Row and column of each of the kernel's places."""
-    return tuple(jnp.indices(kernel.shape[:2], jnp.int32).reshape(2, -1))
+    return tuple(jnp.indices(kernel.shape[:2]).reshape(2, -1))
 
 
 def _each_shift(x, kernel, pads, function):
@@ -148,4 +148,8 @@ def conv2d(x: Array, kernel: Array) -> Array:
 
     Reverse-mode derivatives of any order; no forward mode.
     """
-    return _convolve(x, kernel)
+    # Inside shard_map both vary over the same axes, and autodiff sums a gradient over
+    # those that its own did not.
+    like_x = jnp.zeros_like(x, shape=(), dtype=kernel.dtype)
+    like_kernel = jnp.zeros_like(kernel, shape=(), dtype=x.dtype)
+    return _convolve(x + like_kernel, kernel + like_x)

@@ -116,8 +116,8 @@ def make_train_step(
 
     A batch is `x` or `(x, condition)`. The metrics are `loss`, `grad_norm` (the global
     norm of the learned parameters' gradient) and `finite`. A step whose loss,
-    gradient or update is not finite returns the state as it was, its counter
-    included, with `finite` False.
+    gradient or new parameters are not finite returns the state as it was, its counter
+    included, with `finite` False; what is fixed may be infinite.
 
     Args:
         flow: what is trained; may be None where `loss` is given.
@@ -180,9 +180,9 @@ def make_train_step(
             grads, state.opt_state, state.params, value=value
         )
         grad_norm = _norm(select(grads, LEARNED))
-        rest = _sum(select(grads, FIXED, STATISTICS))
         params = optax.apply_updates(state.params, updates)
-        finite = _all_finite(value, grad_norm, rest, _sum(params))
+        others = select(grads, FIXED, STATISTICS), select(params, LEARNED, STATISTICS)
+        finite = _all_finite(value, grad_norm, _sum(others))
         new = state._replace(
             step=state.step + 1,
             params=params,

@@ -1,5 +1,7 @@
 """Conditioners against XLA's own convolution, and what they promise."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,8 @@ import pytest
 from case import scramble
 from flax import nnx
 from jax import lax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 import jflow
 from jflow import nets, scalars
@@ -67,6 +71,23 @@ def test_conv2d_and_its_derivatives_are_xlas(size, scanned):
     )
     for a, e in zip(*map(jax.tree.leaves, (got, expected)), strict=True):
         np.testing.assert_allclose(a, e, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("channels, features", [(3, 32), (32, 3), (8, 8)])
+def test_conv2d_in_shard_map_sums_the_shared_kernels_gradient(channels, features):
+    x = jax.random.normal(KEY, (4, 5, 6, channels))
+    kernel = jax.random.normal(KEY, (3, 3, channels, features))
+    mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
+
+    @jax.jit
+    @partial(jax.grad, argnums=(0, 1))
+    @partial(jax.shard_map, mesh=mesh, in_specs=(P("data"), P()), out_specs=P())
+    def divided(x, kernel):
+        return lax.psum((conv2d(x, kernel) ** 2).sum(), "data")
+
+    whole = jax.grad(lambda x, k: (_xla(x, k) ** 2).sum(), (0, 1))
+    for a, e in zip(divided(x, kernel), whole(x, kernel), strict=True):
+        np.testing.assert_allclose(a, e, rtol=1e-4, atol=1e-3)
 
 
 def test_second_derivatives_of_conv2d():

@@ -117,6 +117,31 @@ def test_step_that_is_not_finite_changes_nothing(same):
     same(after._replace(key=0), state._replace(key=0))
 
 
+def test_update_that_overflows_changes_nothing_and_fixed_may_be_infinite(same):
+    params = scalar() | {"fixed": jnp.full(2, jnp.inf)}
+    x = jnp.full((2, 1), 5.0)
+    for rate, finite in ((0.1, True), (3e38, False)):
+        steep = optax.sgd(rate)
+        state = init_state(params, steep, KEY)
+        after, metrics = jax.jit(make_train_step(None, steep, mean_square))(state, x)
+        assert bool(metrics["finite"]) is finite
+        assert bool(jnp.isfinite(metrics["grad_norm"]))
+        if not finite:
+            same(after._replace(key=0), state._replace(key=0))
+
+
+def test_gradient_norm_is_that_of_small_and_large_leaves_together():
+    params = {"large": jnp.zeros((600, 500)), "small": jnp.zeros(3, jnp.bfloat16)}
+
+    def loss(params, x, condition, key):
+        return 2 * params["large"].sum() + 3 * params["small"].sum()
+
+    step = jax.jit(make_train_step(None, optax.sgd(0.0), loss))
+    _, metrics = step(init_state(params, optax.sgd(0.0), KEY), jnp.ones((1, 1)))
+    expected = np.sqrt(4 * 300_000 + 9 * 3)
+    np.testing.assert_allclose(metrics["grad_norm"], expected, rtol=1e-6)
+
+
 def test_step_hands_the_loss_to_optimisers_that_ask(same):
     plateau = optax.chain(
         optax.sgd(0.1), optax.contrib.reduce_on_plateau(factor=0.5, patience=1)
