@@ -118,11 +118,12 @@ def draw_start(
 ) -> Array:
     """`draw` for an `init`: the same numbers, up to 16,384 of them by one generator.
 
-    They are the first of that many, so that XLA compiles it once and not again for
-    each leaf's shape, a third of a second on the CPU.
+    They are the first of that many, which with JAX's default generator are the same,
+    so that XLA compiles it once and not again for each leaf's shape, a third of a
+    second on the CPU.
     """
     count = math.prod(shape)
-    return sampler(key, (max(count, 2**14),), *args)[:count].reshape(shape)
+    return draw(sampler, key, (max(count, 2**14),), *args)[:count].reshape(shape)
 
 
 def initialiser(run_init: Callable[..., tuple[Params, Array]]) -> Callable[..., Params]:

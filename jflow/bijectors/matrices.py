@@ -69,9 +69,10 @@ def _lu_factors(params):
 
 
 def _rows(params):
-    """`W[i] = (L U)[rows[i]]`, the number of scores that are lower."""
+    """`W[i] = (L U)[rows[i]]`: how many scores are lower, or equal and before it."""
     scores = jax.lax.stop_gradient(params["fixed"]["rows"])
-    return (scores[:, None] > scores).sum(axis=1)
+    mine, before = scores[:, None], np.tri(len(scores), k=-1, dtype=bool)
+    return ((scores < mine) | ((scores == mine) & before)).sum(axis=1)
 
 
 def _lu_matrix(params):

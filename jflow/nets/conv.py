@@ -82,6 +82,12 @@ def _each_shift(x, kernel, pads, function):
     return lax.map(at, _corners(kernel))
 
 
+def _patches(x, kernel, pads):
+    """A row for each place and channel, a column for each position."""
+    columns = _each_shift(x, kernel, pads, lambda part: _rows(part).T)
+    return columns.reshape(-1, columns.shape[-1])
+
+
 def _rows(x):
     return x.reshape(-1, x.shape[-1])
 
@@ -105,15 +111,12 @@ def _filter_gradient_by_products(x, kernel, dy):
     if height == width == 1:
         return _gram(*map(_rows, (x, dy)))[None, None]
     if 4 * channels <= features:
-        matrix = _each_shift(x, kernel, pads, lambda part: _rows(part).T)
-        product = matrix.reshape(-1, matrix.shape[-1]) @ _rows(dy)
-        return product.reshape(kernel.shape)
+        return (_patches(x, kernel, pads) @ _rows(dy)).reshape(kernel.shape)
     if 4 * features <= channels and height % 2 == width % 2 == 1:
         # shifting x one way is shifting dy the other
-        matrix = _each_shift(dy, kernel, pads, lambda part: _rows(part).T)[::-1]
-        product = matrix.reshape(-1, matrix.shape[-1]) @ _rows(x)
+        product = _patches(dy, kernel, pads) @ _rows(x)
         product = product.reshape(height, width, features, channels)
-        return jnp.swapaxes(product, 2, 3)
+        return jnp.swapaxes(product[::-1, ::-1], 2, 3)
     rows = _rows(dy)
     products = _each_shift(x, kernel, pads, lambda part: _gram(_rows(part), rows))
     return products.reshape(kernel.shape)

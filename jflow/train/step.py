@@ -300,7 +300,7 @@ def _norm(tree):
 
 
 def _sum(tree):
-    """The sum of all numbers, which is finite where all of them are."""
+    """The sum of all numbers: not finite where one of them is not."""
     return sum(map(jnp.sum, _vectors(tree)), jnp.zeros(()))
 
 

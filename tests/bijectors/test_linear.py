@@ -149,3 +149,17 @@ def test_haar_transforms_are_orthonormal_and_sort_by_band():
 def test_bad_arguments_are_named(build, error, words):
     with pytest.raises(error, match=words):
         build()
+
+
+def test_lu_rows_that_tie_keep_their_order():
+    """As scores do that were rounded to a short dtype: W stays regular."""
+    b, x = jflow.invertible_linear(), jax.random.normal(KEY, (4, 6))
+    params = b.init(KEY, x)
+    for scores in (jnp.zeros(6), jnp.array([2.0, 1.0, 2.0, 1.0, 0.0, 1.0])):
+        params["fixed"]["rows"] = scores
+        w = _matrix(b, params, 6)
+        rows = jnp.argsort(jnp.argsort(scores))
+        undone = b.inverse(params, b.forward(params, x)[0])[0]
+        np.testing.assert_allclose(undone, x, atol=1e-5)
+        params["fixed"]["rows"] = jnp.arange(6.0)
+        np.testing.assert_allclose(w, _matrix(b, params, 6)[rows], atol=1e-12)
