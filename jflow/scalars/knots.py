@@ -2,24 +2,28 @@
 
 Here raw parameters are `(..., size, n)`, the variables' own axis last: arithmetic then
 runs over neighbours in memory. A bin's numbers are masked sums over its axis, not
-gathers, and are divided by what normalises them after the sum: their cotangents then
-come through a division each, which XLA does not repeat for every parameter. Together
-that makes gradients five times as fast on a CPU.
+gathers, and are divided by what normalises them after the sum. XLA never repeats a
+division or an exponential, so what they end is computed once, not for every parameter,
+and no loop over the parameters takes its layer's part out of the arrays of all layers
+twice, which no CPU's compiler vectorises. Together that makes gradients seven times as
+fast there.
 """
 
 import functools
 import math
+import operator
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
 from jflow.bijector import Array, check_positive
 from jflow.scalars.circular import interval, wrap
 from jflow.scalars.scalar import Scalar, promote
-from jflow.scalars.scales import SOFT_CLIP_LIMIT, soft_clip
+from jflow.scalars.scales import SOFT_CLIP_LIMIT, exp_soft_clip
 
 ENDS = ("linear", "box", "circular")
 _BIN_KEPT = jax.checkpoint_policies.save_only_these_names("bin")
@@ -57,7 +61,7 @@ class Knots(NamedTuple):
         logits = logits / self.logit_scale
         if self.soft:
             # Clipped, they need no maximum taken off.
-            parts = jnp.exp(soft_clip(logits, SOFT_CLIP_LIMIT / 2))
+            parts = exp_soft_clip(logits, SOFT_CLIP_LIMIT / 2)
             return Sizes(parts, parts.sum(axis=-2))
         largest = jax.lax.stop_gradient(logits.max(axis=-2, keepdims=True))
         parts = jnp.exp(logits - largest)
@@ -70,17 +74,17 @@ class Knots(NamedTuple):
         inverse.
         """
         if self.soft:
-            return jnp.exp(soft_clip(raw, limit))
+            return exp_soft_clip(raw, limit)
         start = math.log(math.expm1(1 - self.minimum))
         return self.minimum + jax.nn.softplus(raw + start)
 
-    def at_knots(self, free: Array, end: float = 1.0) -> Array:
+    def at_knots(self, free: Array) -> Array:
         """The free values `(..., free, n)` as those at all K + 1 knots; linear ends
-        have the value `end`.
+        have the value 1.
         """
         if self.ends == "linear":
             rows = [(0, 0)] * (free.ndim - 2) + [(1, 1), (0, 0)]
-            return jnp.pad(free, rows, constant_values=end)
+            return jnp.pad(free, rows, constant_values=1.0)
         if self.ends == "circular":
             return jnp.concatenate([free, free[..., :1, :]], axis=-2)
         return free
@@ -107,7 +111,7 @@ class Pieces(NamedTuple):
 
     Attributes:
         widths, heights: of the bins.
-        slopes: derivatives at the knots, or what becomes them, `(..., K + 1, n)`.
+        slopes: derivatives at the knots, `(..., K + 1, n)`.
         logits: one number more for each bin, `(..., K, n)`.
     """
 
@@ -129,6 +133,29 @@ class Bin(NamedTuple):
     d0: Array | None
     d1: Array | None
     logit: Array | None
+
+
+def _masked_sum(chosen: Callable) -> Callable:
+    """`(table, index) -> sum_k table[..., k, :] where chosen(k, index)`: a chain of
+    sums, which needs no masked table, with a derivative that is one sum over a table.
+    """
+
+    @jax.custom_jvp
+    def total(table: Array, index: Array) -> Array:
+        rows = range(table.shape[-2])
+        return sum(jnp.where(chosen(k, index), table[..., k, :], 0) for k in rows)
+
+    @total.defjvp
+    def _total_jvp(primals, tangents):
+        table, index = primals
+        mask = chosen(jnp.arange(table.shape[-2])[:, None], index[..., None, :])
+        return total(table, index), jnp.where(mask, tangents[0], 0).sum(axis=-2)
+
+    return total
+
+
+_at = _masked_sum(operator.eq)
+_below = _masked_sum(operator.lt)
 
 
 @jax.custom_jvp
@@ -251,7 +278,7 @@ def _box(knots, rows):
         return (lambda x: x), (lambda y: y)
     middle, half = (knots.lower + knots.upper) / 2, (knots.upper - knots.lower) / 2
     centre = middle + half * rows[..., 0, :]
-    scale = jnp.exp(soft_clip(rows[..., 1, :], SOFT_CLIP_LIMIT))
+    scale = exp_soft_clip(rows[..., 1, :], SOFT_CLIP_LIMIT)
 
     def to_box(x):
         return middle + (x - centre) / scale
@@ -269,13 +296,12 @@ def _find(pieces, value, lower, upper, search):
     """
     here, there = pieces.widths, pieces.heights
     here, there = (here, there) if search == "x" else (there, here)
-    index = checkpoint_name(_search(here, (value - lower) / (upper - lower)), "bin")
+    index = _search(here, (value - lower) / (upper - lower))
+    # Kept times three: the quotient, a division, is an array of its own.
+    index = jax.lax.div(checkpoint_name(3 * index, "bin"), np.int32(3))
 
     def pick(table, offset=0):
-        if table is None:
-            return None
-        here = jnp.arange(table.shape[-2])[:, None] == index[..., None, :] + offset
-        return jnp.where(here, table, 0).sum(axis=-2)
+        return None if table is None else _at(table, index + offset)
 
     left, right = _edges(here, index, lower, upper)
     start, end = _edges(there, index, lower, upper)
@@ -300,11 +326,11 @@ def _search(sizes, place):
 
 def _edges(sizes, index, lower, upper):
     """Where bins begin and end, the box's own ends exact."""
-    number, chosen = jnp.arange(sizes.parts.shape[-2])[:, None], index[..., None, :]
 
-    def knot(before):
-        part = jnp.where(before, sizes.parts, 0).sum(axis=-2)
+    def knot(part):
         return lower + (upper - lower) * _over(part, jnp.asarray(sizes.total))
 
-    last = index == len(number) - 1
-    return knot(number < chosen), jnp.where(last, upper, knot(number <= chosen))
+    before = _below(sizes.parts, index)
+    last = index == sizes.parts.shape[-2] - 1
+    end = knot(before + _at(sizes.parts, index))
+    return knot(before), jnp.where(last, upper, end)

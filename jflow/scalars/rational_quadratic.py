@@ -67,20 +67,11 @@ def rational_quadratic_spline(
 
     def pieces(raw):
         widths, heights, free = jnp.split(raw, (bins, 2 * bins), axis=-2)
-        slopes = knots.at_knots(free, end=0.0)
+        slopes = knots.at_knots(knots.positive(free))
         return Pieces(knots.sizes(widths), knots.sizes(heights), slopes)
 
-    def sloped(evaluate):
-        """Two slopes are asked for, so two become positive."""
-
-        def apply(b, xi, eta):
-            d0, d1 = knots.positive(b.d0), knots.positive(b.d1)
-            return evaluate(b._replace(d0=d0, d1=d1), xi, eta)
-
-        return apply
-
     size = 2 * bins + knots.free
-    return piecewise(knots, size, pieces, sloped(_forward), sloped(_inverse))
+    return piecewise(knots, size, pieces, _forward, _inverse)
 
 
 def _denominator(b, xi, eta):

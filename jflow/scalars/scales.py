@@ -46,6 +46,25 @@ def _soft_clip_jvp(limit, primals, tangents):
     return raw / grown, tangent / grown**2
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def exp_soft_clip(raw: Array, limit: float) -> Array:
+    """`exp(soft_clip(raw, limit))`; its derivative is the result times
+    `1 / (1 + |raw| / limit)**2`, of which XLA computes no part twice.
+    """
+    return _exp_soft_clip(raw, limit)[0]
+
+
+@exp_soft_clip.defjvp
+def _exp_soft_clip_jvp(limit, primals, tangents):
+    result, shrink = _exp_soft_clip(*primals, limit)
+    return result, tangents[0] * (result * shrink**2)
+
+
+def _exp_soft_clip(raw, limit):
+    shrink = 1 / (1 + jnp.abs(raw / limit))
+    return jnp.exp(raw * shrink), shrink
+
+
 def _log_softplus(u):
     """`log(softplus(u))`; below -15 softplus(u) is exp(u) to float32's last digit."""
     safe = jnp.maximum(u, -15.0)
