@@ -135,27 +135,50 @@ class Bin(NamedTuple):
     logit: Array | None
 
 
-def _masked_sum(chosen: Callable) -> Callable:
-    """`(table, index) -> sum_k table[..., k, :] where chosen(k, index)`: a chain of
-    sums, which needs no masked table, with a derivative that is one sum over a table.
+def _rows(table: Array, index: Array) -> list[Array]:
+    """The table's rows, each of the index's shape."""
+    count, axis = table.shape[-2], index.ndim - 1
+    table = jnp.broadcast_to(table, (*index.shape[:-1], count, index.shape[-1]))
+    return [jax.lax.squeeze(row, (axis,)) for row in jnp.split(table, count, axis)]
+
+
+def _masked_sum(table: Array, index: Array, chosen: Callable) -> Array:
+    """The sum of the rows whose number `chosen(number, index)` is true of."""
+    mask = chosen(jnp.arange(table.shape[-2])[:, None], index[..., None, :])
+    return jnp.where(mask, table, 0).sum(axis=-2)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _at(table: Array, index: Array, offset: int = 0) -> Array:
+    """`table[..., index + offset, :]`, chosen row by row: no masked table is written.
+    The derivative is a masked sum, whose transpose is one loop over the table.
     """
-
-    @jax.custom_jvp
-    def total(table: Array, index: Array) -> Array:
-        rows = range(table.shape[-2])
-        return sum(jnp.where(chosen(k, index), table[..., k, :], 0) for k in rows)
-
-    @total.defjvp
-    def _total_jvp(primals, tangents):
-        table, index = primals
-        mask = chosen(jnp.arange(table.shape[-2])[:, None], index[..., None, :])
-        return total(table, index), jnp.where(mask, tangents[0], 0).sum(axis=-2)
-
-    return total
+    chosen, *rows = _rows(table, index)[offset:]
+    for k, row in enumerate(rows, 1):
+        chosen = jax.lax.select(index == k, row, chosen)
+    return chosen
 
 
-_at = _masked_sum(operator.eq)
-_below = _masked_sum(operator.lt)
+@_at.defjvp
+def _at_jvp(offset, primals, tangents):
+    table, index = primals
+    tangent = _masked_sum(tangents[0], index + offset, operator.eq)
+    return _at(table, index, offset), tangent
+
+
+@jax.custom_jvp
+def _below(table: Array, index: Array) -> Array:
+    """The sum of `table[..., :index, :]`, in the same way."""
+    zero = sums = jnp.zeros_like(index, table.dtype)
+    for k, row in enumerate(_rows(table, index)[:-1]):
+        sums = sums + jax.lax.select(index > k, row, zero)
+    return sums
+
+
+@_below.defjvp
+def _below_jvp(primals, tangents):
+    table, index = primals
+    return _below(table, index), _masked_sum(tangents[0], index, operator.lt)
 
 
 @jax.custom_jvp
@@ -301,7 +324,7 @@ def _find(pieces, value, lower, upper, search):
     index = jax.lax.div(checkpoint_name(3 * index, "bin"), np.int32(3))
 
     def pick(table, offset=0):
-        return None if table is None else _at(table, index + offset)
+        return None if table is None else _at(table, index, offset)
 
     left, right = _edges(here, index, lower, upper)
     start, end = _edges(there, index, lower, upper)
