@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 
 from jflow import scalars
 from jflow.scalars import (
@@ -266,3 +267,23 @@ def test_mixed_wants_as_many_places_as_it_names():
     law = mixed((linear_spline(), [0, 1]))
     with pytest.raises(ValueError, match="2 places"):
         law.forward(jnp.zeros((3, law.size)), jnp.zeros(3))
+
+
+@every
+def test_derivatives_are_those_of_differences(name):
+    """Of both passes, in both modes and by raw parameters too, second ones included."""
+    with jax.enable_x64(True):
+        law = FAMILIES[name](4)
+        raw = jax.random.normal(KEY, (5, law.size), jnp.float64)
+        x = jnp.array([-7.0, -1.9, 0.3, 2.2, 4.6])
+
+        @jax.jit
+        def both(raw, x):
+            return law.forward(raw, x), law.inverse(raw, x)
+
+        @jax.jit
+        def slope(raw, x):
+            return jax.grad(lambda *a: sum(map(jnp.sum, both(*a)[0])), (0, 1))(raw, x)
+
+        check_grads(both, (raw, x), order=1, eps=1e-6, atol=1e-6, rtol=1e-6)
+        check_grads(slope, (raw, x), order=1, modes=["fwd"], atol=1e-6, rtol=1e-6)
