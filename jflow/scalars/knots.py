@@ -1,8 +1,8 @@
 """What splines share: knots in a box, the search for a bin, and what lies outside.
 
 Here raw parameters are `(..., size, n)`, the variables' own axis last: arithmetic then
-runs over neighbours in memory. A bin's numbers are masked sums over its axis, not
-gathers, and are divided by what normalises them after the sum. XLA never repeats a
+runs over neighbours in memory. A bin's numbers are chosen and summed row by row, not
+gathered, and are divided by what normalises them after the sum. XLA never repeats a
 division or an exponential: what ends in one is computed once and not for every
 parameter, and under a scan no loop reads its layer's slice of a stack in two places,
 which would keep it from being vectorised. Together that makes gradients more than five
@@ -135,10 +135,10 @@ class Bin(NamedTuple):
     logit: Array | None
 
 
-def _rows(table: Array, index: Array) -> list[Array]:
-    """The table's rows, each of the index's shape."""
-    count, axis = table.shape[-2], index.ndim - 1
-    table = jnp.broadcast_to(table, (*index.shape[:-1], count, index.shape[-1]))
+def _rows(table: Array, like: Array) -> list[Array]:
+    """The table's rows, each of the shape of `like`."""
+    count, axis = table.shape[-2], like.ndim - 1
+    table = jnp.broadcast_to(table, (*like.shape[:-1], count, like.shape[-1]))
     return [jax.lax.squeeze(row, (axis,)) for row in jnp.split(table, count, axis)]
 
 
@@ -341,8 +341,8 @@ def _search(sizes, place):
     parts, total = jax.lax.stop_gradient((sizes.parts, sizes.total))
     place = jax.lax.stop_gradient(place) * total
     knot, index = 0.0, jnp.zeros(place.shape, jnp.int32)
-    for k in range(parts.shape[-2] - 1):
-        knot = knot + parts[..., k, :]
+    for row in _rows(parts, place)[:-1]:
+        knot = knot + row
         index = index + (place >= knot)
     return index
 

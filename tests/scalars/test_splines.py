@@ -271,7 +271,7 @@ def test_mixed_wants_as_many_places_as_it_names():
 
 @every
 def test_derivatives_are_those_of_differences(name):
-    """Of both passes, in both modes and by raw parameters too, second ones included."""
+    """Of both passes, in both modes, by raw parameters too; of forward second ones."""
     with jax.enable_x64(True):
         law = FAMILIES[name](4)
         raw = jax.random.normal(KEY, (5, law.size), jnp.float64)
