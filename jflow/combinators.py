@@ -22,6 +22,7 @@ from jflow.bijector import (
 )
 from jflow.mixing import compose, mixing, mixing_of
 from jflow.reversible import check_anchor, recomputing_loop, recomputing_scan
+from jflow.unrolled import unrolled
 
 __all__ = [
     "chain",
@@ -120,7 +121,7 @@ def repeat(
     *,
     reversible: bool = False,
     anchor: int | None = None,
-    unroll: int = 1,
+    unroll: bool = False,
 ) -> Bijector:
     """`n` independently initialised copies in sequence, under one `lax.scan`.
 
@@ -130,20 +131,22 @@ def repeat(
         bijector: a bijector that keeps its event's shape.
         n: how many copies.
         reversible, anchor: as in `chain`; training memory is then flat in `n`.
-        unroll: as of `lax.scan`, how many copies the compiled loop holds. With more a
-            step may take less time, and compiling it takes more.
+        unroll: write the copies out where a pass is differentiated. A training step of
+            few layers then takes less time, and compiling it more, the more of them.
 
     Raises:
-        ValueError: `n` or `unroll` is not a positive integer; at `init`, if the
-            bijector changes the event's shape or dtype.
+        ValueError: `n` is not a positive integer, or `unroll` and `reversible` are both
+            True; at `init`, if the bijector changes the event's shape or dtype.
 
     Example:
         >>> deep = repeat(identity(), 32, reversible=True)
     """
     check_bijector_type("repeat", bijector)
     check_anchor("repeat", reversible, anchor)
-    check_positive("repeat", n=n, unroll=unroll)
-    name, unroll = name_of(bijector), min(unroll, n)
+    check_positive("repeat", n=n)
+    if unroll and reversible:
+        raise ValueError("repeat: unroll and reversible are both True; choose one.")
+    name = name_of(bijector)
 
     def run_init(key, x, condition=None):
         def body(x, key):
@@ -170,11 +173,11 @@ def repeat(
                 return (x, total + log_det), None
 
             carry, layers = (x, zero_log_det(x)), (params, scan_keys(key, n))
-            return jax.lax.scan(body, carry, layers, n, reverse, unroll)[0]
+            return jax.lax.scan(body, carry, layers, n, reverse)[0]
 
         if reversible:
-            return recomputing_scan(apply, undo, n, reverse, anchor, unroll)
-        return plain
+            return recomputing_scan(apply, undo, n, reverse, anchor)
+        return unrolled(plain, apply, n, reverse) if unroll else plain
 
     scan_ahead = sequence(ahead, back, False)
     scan_back = sequence(back, ahead, True)

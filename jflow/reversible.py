@@ -117,7 +117,7 @@ def recomputing_loop(applies, undos, order, anchor):
     return loop
 
 
-def recomputing_scan(apply, undo, n, reverse, anchor, unroll):
+def recomputing_scan(apply, undo, n, reverse, anchor):
     """`n` scanned copies whose backward pass rebuilds inputs by `undo`.
 
     Anchors live in a buffer: slot `j // anchor` holds the latest output of the j-th
@@ -140,7 +140,7 @@ def recomputing_scan(apply, undo, n, reverse, anchor, unroll):
         kept = jnp.zeros_like(x, shape=(groups, *x.shape))
         layers = params, scan_keys(key, n), index
         carry = x, zero_log_det(x), kept
-        return jax.lax.scan(body, carry, layers, n, reverse, unroll)[0]
+        return jax.lax.scan(body, carry, layers, n, reverse)[0]
 
     @jax.custom_vjp
     def scanned(params, x, condition, key):
@@ -169,9 +169,7 @@ def recomputing_scan(apply, undo, n, reverse, anchor, unroll):
 
         carry = z, dz, jax.tree.map(jnp.zeros_like, leaves)
         layers = params, scan_keys(key, n), index
-        (_, dz, dleaves), dparams = jax.lax.scan(
-            body, carry, layers, n, not reverse, unroll
-        )
+        (_, dz, dleaves), dparams = jax.lax.scan(body, carry, layers, n, not reverse)
         return dparams, dz, cotangent(dleaves), None
 
     scanned.defvjp(scanned_fwd, scanned_bwd)

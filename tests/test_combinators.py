@@ -23,25 +23,49 @@ def test_layers_without_parameters_are_repeated(reversible):
     np.testing.assert_array_equal(log_det, jnp.zeros(2))
 
 
-@pytest.mark.parametrize("reversible", [False, True])
-def test_an_unrolled_scan_is_the_same_map(reversible):
-    x = jax.random.normal(KEY, (4, 3))
-    layer = jflow.chain(jflow.invertible_linear("dense"), jflow.actnorm())
+@pytest.mark.parametrize("way", ["forward", "inverse"])
+def test_an_unrolled_scan_is_the_same_map(way):
+    x, condition = jax.random.normal(KEY, (4, 3)), jnp.arange(4)
+    layer = jflow.chain(
+        jflow.invertible_linear("dense"),
+        jflow.diagonal_scale(),
+        jflow.coupling(scalars.affine("tanh"), nets.mlp(4, zero_last=False)),
+        jflow.actnorm(),
+        jflow.training_noise(-0.1, 0.1),
+    )
+    flows = [
+        jflow.models.parts.with_classes(jflow.repeat(layer, 3, unroll=unroll), 5)
+        for unroll in (True, False)
+    ]
+    params = flows[0].init(KEY, x, condition)
 
-    def gradient(unroll):
-        b = jflow.repeat(layer, 3, reversible=reversible, unroll=unroll)
-
+    def numbers(b):
         def loss(params, x):
-            z, log_det = b.forward(params, x)
-            return (z**3).sum() + log_det.sum()
+            z, log_det = getattr(b, way)(params, x, condition, KEY)
+            return (z**3).sum() + (log_det * x[:, 0]).sum()
 
-        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(b.init(KEY, x), x)
+        def slope(params):
+            return jax.jvp(loss, (params, x), (params, x))[1]
+
+        both = jax.value_and_grad(loss, argnums=(0, 1))(params, x)
+        return both, jax.value_and_grad(slope)(params)
 
     jax.tree.map(
         partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4),
-        gradient(2),
-        gradient(1),
+        *(jax.jit(partial(numbers, b))() for b in flows),
     )
+
+
+def test_an_unrolled_scan_is_written_out_only_where_it_is_differentiated():
+    x = jnp.ones((4, 3))
+    b = jflow.repeat(jflow.actnorm(), 3, unroll=True)
+    params = b.init(KEY, x)
+
+    def loss(params):
+        return b.forward(params, x)[0].sum()
+
+    assert "scan" in str(jax.make_jaxpr(loss)(params))
+    assert "scan" not in str(jax.make_jaxpr(jax.grad(loss))(params))
 
 
 def test_copies_of_a_random_permutation_differ_and_survive_weight_decay():
@@ -184,7 +208,11 @@ def test_init_passes_the_batch_through_each_layer_once():
     [
         (lambda: jflow.chain(jflow.actnorm), TypeError, "actnorm()"),
         (lambda: jflow.repeat(jflow.actnorm(), 0), ValueError, "positive"),
-        (lambda: jflow.repeat(jflow.actnorm(), 2, unroll=0), ValueError, "unroll"),
+        (
+            lambda: jflow.repeat(jflow.actnorm(), 2, unroll=True, reversible=True),
+            ValueError,
+            "unroll",
+        ),
         (lambda: jflow.embed_condition(jflow.actnorm(), 3), TypeError, "apply"),
         (lambda: jflow.elementwise(3), TypeError, "Scalar"),
         (lambda: jflow.coupling(scalars.shift(), 3), TypeError, "out_features"),

@@ -21,8 +21,9 @@ MODULES = sorted(
 ALLOWED = {
     "bijector": set(),
     "reversible": {"bijector"},
+    "unrolled": {"bijector"},
     "mixing": {"bijector"},
-    "combinators": {"bijector", "mixing", "reversible"},
+    "combinators": {"bijector", "mixing", "reversible", "unrolled"},
     "scalars": {"bijector", "scalars"},
     "arguments": {"bijector"},
     "nets": {"arguments", "bijector", "nets"},

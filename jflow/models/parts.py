@@ -27,7 +27,9 @@ from jflow.flow import Flow, flow
 from jflow.nets import made, relu
 from jflow.scalars import Scalar
 
-# So many couplings would keep more for the backward pass than caches hold.
+# So few couplings train faster without a loop, and compile in a second more.
+SHALLOW = 8
+# So many would keep more for the backward pass than caches hold.
 DEEP = 16
 MIXING = {
     "reverse": reverse,
@@ -178,7 +180,8 @@ def alternating(
     layer = chain(*layers, roll())
     if couplings >= DEEP and not reversible:
         layer = _recomputed_on_cpu(layer)
-    stack = repeat(layer, couplings, reversible=reversible)
+    unroll = couplings <= SHALLOW and not reversible
+    stack = repeat(layer, couplings, reversible=reversible, unroll=unroll)
     return [permutation(sorted_places), stack]
 
 

@@ -54,8 +54,9 @@ def realnvp(
             paper's, for images and `"soft_clip"` for vectors.
         norm: `"batch_norm"` with running statistics (appendix E), `"actnorm"`, or None.
         classes: the condition is a label among so many classes.
-        reversible: train in memory that does not grow with depth. Without it, vectors'
-            couplings from 16 on are recomputed in the backward pass on a CPU, which is
+        reversible: train in memory that does not grow with depth. Without it, up to 8
+            couplings of vectors are written out in training instead of scanned, and
+            from 16 on they are recomputed in the backward pass on a CPU, which is
             faster there and keeps each one's input alone.
         dtype: of the networks' hidden layers.
 
