@@ -52,7 +52,8 @@ class Conv(nn.Module):
 
 
 class Whiten(nn.Module):
-    """Actnorm inside a net: the first batch's channels get mean 0 and variance 1."""
+    """Actnorm inside a net, which gives the first batch's channels mean 0 and variance
+    1, and a rectifier."""
 
     gain: float = 1.0
 
@@ -62,7 +63,27 @@ class Whiten(nn.Module):
         mean, deviation = channel_moments(wide, 1e-6)
         bias = self.param("bias", lambda key: -mean)
         log_scale = self.param("log_scale", lambda key: -jnp.log(deviation) / self.gain)
-        return ((wide + bias) * _scale(self.gain * log_scale)).astype(h.dtype)
+        # By rows, as products take them: XLA writes each shape that is asked for.
+        rows = wide.reshape(-1, wide.shape[-1])
+        rows = _scaled_relu(rows, bias, _scale(self.gain * log_scale))
+        return rows.reshape(h.shape).astype(h.dtype)
+
+
+@jax.custom_jvp
+def _scaled_relu(h, bias, scale):
+    """`max((h + bias) scale, 0)` for positive scales.
+
+    The result y is all that the derivatives of bias and scale need: `y / scale` is
+    `h + bias` where it matters, and the cotangent of h, summed, is that of the bias.
+    """
+    return jnp.maximum((h + bias) * scale, 0)
+
+
+@_scaled_relu.defjvp
+def _scaled_relu_jvp(primals, tangents):
+    (h, bias, scale), (dh, dbias, dscale) = primals, tangents
+    y = _scaled_relu(h, bias, scale)
+    return y, jnp.where(y > 0, (dh + dbias) * scale, 0) + y * (dscale / scale)
 
 
 class GlowNet(nn.Module):
@@ -89,8 +110,7 @@ class GlowNet(nn.Module):
                 bias = self.param(
                     f"bias_{i}", nn.initializers.zeros, (self.width,), wide
                 )
-                h = h + bias.astype(h.dtype)
-            h = jax.nn.relu(h)
+                h = jax.nn.relu(h + bias.astype(h.dtype))
         h = h.astype(wide)
         return ZeroConv(self.out_features, 3, self.mark_edges)(h)
 

@@ -11,12 +11,13 @@ from flax import nnx
 from jax import lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
+from jax.test_util import check_grads
 
 import jflow
 from jflow import nets, scalars
 from jflow.interop import nnx_net
 from jflow.nets.conv import conv2d
-from jflow.nets.convnet import Conv
+from jflow.nets.convnet import Conv, Whiten
 
 KEY = jax.random.key(0)
 
@@ -36,6 +37,26 @@ def test_relu_and_its_derivatives_are_jaxs():
             jax.vmap(grad(lambda x: jax.nn.relu(x) ** 2))(x[1:-2]),
         )
     np.testing.assert_array_equal(ours[1:5], [0.0, 0.0, 0.0, 3.0])
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_the_derivatives_of_glows_hidden_layers_are_their_formulas(order):
+    """`max((h + bias) exp(3 log_scale), 0)`, by differences of float64 numbers."""
+    with jax.enable_x64(True):
+        keys = jax.random.split(KEY, 4)
+        layer, h = Whiten(3.0), jax.random.normal(keys[0], (2, 3, 3, 4))
+        params = {"bias": 0.3 * jax.random.normal(keys[1], (4,))}
+        params["log_scale"] = 0.3 * jax.random.normal(keys[2], (4,))
+
+        def ours(params, h):
+            return (layer.apply({"params": params}, h) ** 3).sum()
+
+        def formula(params, h):
+            scale = jnp.exp(3.0 * params["log_scale"])
+            return (jnp.maximum((h + params["bias"]) * scale, 0.0) ** 3).sum()
+
+        np.testing.assert_allclose(ours(params, h), formula(params, h), rtol=1e-12)
+        check_grads(ours, (params, h), order, modes=["fwd", "rev"], rtol=1e-5)
 
 
 @pytest.mark.parametrize("channels", [(3, 3), (1, 4), (8, 2)])
