@@ -22,7 +22,7 @@ from jflow.bijector import (
 )
 from jflow.mixing import compose, mixing, mixing_of
 from jflow.reversible import check_anchor, recomputing_loop, recomputing_scan
-from jflow.unrolled import unrolled
+from jflow.unrolled import check_unroll, unrolled
 
 __all__ = [
     "chain",
@@ -135,6 +135,7 @@ def repeat(
             few layers then takes less time, and compiling it more, the more of them.
 
     Raises:
+        TypeError: `unroll` is neither True nor False.
         ValueError: `n` is not a positive integer, or `unroll` and `reversible` are both
             True; at `init`, if the bijector changes the event's shape or dtype.
 
@@ -144,8 +145,7 @@ def repeat(
     check_bijector_type("repeat", bijector)
     check_anchor("repeat", reversible, anchor)
     check_positive("repeat", n=n)
-    if unroll and reversible:
-        raise ValueError("repeat: unroll and reversible are both True; choose one.")
+    check_unroll("repeat", unroll, reversible)
     name = name_of(bijector)
 
     def run_init(key, x, condition=None):

@@ -11,6 +11,14 @@ from jax import lax
 from jflow.bijector import Pass, scan_params, split_key, zero_log_det
 
 
+def check_unroll(owner: str, unroll: bool, reversible: bool) -> None:
+    """Raise TypeError or ValueError for an `unroll` that cannot be used."""
+    if not isinstance(unroll, bool):
+        raise TypeError(f"{owner}: unroll must be True or False, got {unroll!r}.")
+    if unroll and reversible:
+        raise ValueError(f"{owner}: unroll and reversible are both True; choose one.")
+
+
 def unrolled(scanned: Pass, apply: Pass, n: int, reverse: bool) -> Pass:
     """The scan of `n` layers by `apply`, with its derivatives written out."""
 

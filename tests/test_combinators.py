@@ -208,6 +208,7 @@ def test_init_passes_the_batch_through_each_layer_once():
     [
         (lambda: jflow.chain(jflow.actnorm), TypeError, "actnorm()"),
         (lambda: jflow.repeat(jflow.actnorm(), 0), ValueError, "positive"),
+        (lambda: jflow.repeat(jflow.actnorm(), 2, unroll=1), TypeError, "unroll"),
         (
             lambda: jflow.repeat(jflow.actnorm(), 2, unroll=True, reversible=True),
             ValueError,
