@@ -15,14 +15,12 @@ from jflow.bijector import (
     name_of,
     recomputed,
     run,
-    scan_keys,
-    scan_params,
     split_key,
     zero_log_det,
 )
 from jflow.mixing import compose, mixing, mixing_of
 from jflow.reversible import check_anchor, recomputing_loop, recomputing_scan
-from jflow.unrolled import check_unroll, unrolled
+from jflow.unrolled import check_unroll, storing_scan
 
 __all__ = [
     "chain",
@@ -166,18 +164,9 @@ def repeat(
     back = _labelled(name, bijector.inverse)
 
     def sequence(apply, undo, reverse):
-        def plain(params, x, condition, key):
-            def body(carry, layer):
-                x, total = carry
-                x, log_det = apply(scan_params(layer[0]), x, condition, layer[1])
-                return (x, total + log_det), None
-
-            carry, layers = (x, zero_log_det(x)), (params, scan_keys(key, n))
-            return jax.lax.scan(body, carry, layers, n, reverse)[0]
-
         if reversible:
             return recomputing_scan(apply, undo, n, reverse, anchor)
-        return unrolled(plain, apply, n, reverse) if unroll else plain
+        return storing_scan(apply, n, reverse, unroll)
 
     scan_ahead = sequence(ahead, back, False)
     scan_back = sequence(back, ahead, True)

@@ -8,7 +8,7 @@ differentiates gains nothing, and stays a scan, which compiles sooner.
 import jax
 from jax import lax
 
-from jflow.bijector import Pass, scan_params, split_key, zero_log_det
+from jflow.bijector import Pass, scan_keys, scan_params, zero_log_det
 
 
 def check_unroll(owner: str, unroll: bool, reversible: bool) -> None:
@@ -19,19 +19,27 @@ def check_unroll(owner: str, unroll: bool, reversible: bool) -> None:
         raise ValueError(f"{owner}: unroll and reversible are both True; choose one.")
 
 
-def unrolled(scanned: Pass, apply: Pass, n: int, reverse: bool) -> Pass:
-    """The scan of `n` layers by `apply`, with its derivatives written out."""
+def storing_scan(apply: Pass, n: int, reverse: bool, unroll: bool) -> Pass:
+    """`n` scanned copies whose backward pass has what it needs in store.
 
-    def written_out(params, x, condition, key):
-        steps = list(zip(_layers(params, n), split_key(key, n), strict=True))
-        total = zero_log_det(x)
-        for layer, layer_key in reversed(steps) if reverse else steps:
-            x, log_det = apply(scan_params(layer), x, condition, layer_key)
-            # Else XLA computes a layer's cotangents again in the loops of all others.
-            x, total = lax.optimization_barrier((x, total + log_det))
-        return x, total
+    With `unroll` they are written out where the pass is differentiated.
+    """
 
-    chosen = jax.custom_jvp(scanned)
+    def by(scan):
+        def apply_all(params, x, condition, key):
+            def body(carry, layer):
+                x, total = carry
+                x, log_det = apply(scan_params(layer[0]), x, condition, layer[1])
+                return (x, total + log_det), None
+
+            carry, layers = (x, zero_log_det(x)), (params, scan_keys(key, n))
+            return scan(body, carry, layers, n, reverse)[0]
+
+        return apply_all
+
+    if not unroll:
+        return by(lax.scan)
+    chosen, written_out = jax.custom_jvp(by(lax.scan)), by(_written_out)
 
     @chosen.defjvp
     def chosen_jvp(primals, tangents):
@@ -40,8 +48,17 @@ def unrolled(scanned: Pass, apply: Pass, n: int, reverse: bool) -> Pass:
     return chosen
 
 
-def _layers(params, n):
-    """Each layer's parameters.
+def _written_out(body, carry, layers, n, reverse):
+    """`lax.scan` of a body that puts nothing out, without a loop."""
+    layers = _slices(layers, n)
+    for layer in reversed(layers) if reverse else layers:
+        # Else XLA computes a layer's cotangents again in the loops of all others.
+        carry = lax.optimization_barrier(body(carry, layer)[0])
+    return carry, None
+
+
+def _slices(stack, n):
+    """Each layer's slices.
 
     A split, whose cotangents are concatenated, not padded and summed; behind a barrier,
     so that these are the products as they come, which XLA copies without a loop.
@@ -50,9 +67,9 @@ def _layers(params, n):
     def parts(leaf):
         shape = leaf.shape[1:]
         rows, *rest = shape or (1,)
-        stack = lax.optimization_barrier(leaf.reshape(n * rows, *rest))
-        return [part.reshape(shape) for part in lax.split(stack, [rows] * n)]
+        flat = lax.optimization_barrier(leaf.reshape(n * rows, *rest))
+        return [part.reshape(shape) for part in lax.split(flat, [rows] * n)]
 
-    leaves, treedef = jax.tree.flatten(params)
+    leaves, treedef = jax.tree.flatten(stack)
     columns = [parts(leaf) for leaf in leaves]
     return [treedef.unflatten([column[i] for column in columns]) for i in range(n)]
