@@ -154,7 +154,7 @@ def made(
 
             bias = condition_bias(params, condition, x)
             out = trunk(dense, features.apply(x, np.arange(dimensions)), bias)
-            return out.reshape(*x.shape, size)
+            return jnp.swapaxes(out.reshape(*x.shape[:-1], size, dimensions), -1, -2)
 
         def one_group(solve, inner, now):
             """What is known within a block, and a group more."""
@@ -250,7 +250,9 @@ def _check(hidden, order, passes, adjacency, residual):
 class _Units(NamedTuple):
     """A layer's units: dimensions (inputs, outputs) or hidden, each of a group.
 
-    `each` is how many features one unit has: inputs may have two, outputs `size`.
+    `each` is how many features one unit has: inputs may have two, side by side, outputs
+    `size`. Of outputs first all units' first features come, then all second ones: so
+    scalars read shifts and log-scales in one piece.
     """
 
     kind: str
@@ -263,7 +265,7 @@ class _Units(NamedTuple):
             seen = graph.mask_in(following.types)
         else:
             seen = graph.mask(self.types, following.types)
-        return seen.repeat(self.each, 0).repeat(following.each, 1)
+        return seen[np.ix_(self.units, following.units)]
 
     def dimensions(self, graph: Order, each: int) -> np.ndarray:
         """`(blocks, each, k)`: the units of each group, `each` groups to a block; where
@@ -275,14 +277,22 @@ class _Units(NamedTuple):
 
     def blocks(self, graph: Order, each: int) -> np.ndarray:
         """`(blocks, each, k * features)`: what is written at each group's turn."""
-        table = self.dimensions(graph, each)[..., None]
-        features = table * self.each + np.arange(self.each)
-        features = np.where(table < len(self.types), features, self.size)
-        return features.reshape(*table.shape[:2], -1)
+        table = self.dimensions(graph, each)
+        features = np.argsort(self.units, kind="stable").reshape(-1, self.each)
+        nothing = np.full((1, self.each), self.size)
+        return np.concatenate([features, nothing])[table].reshape(*table.shape[:2], -1)
 
     @property
     def size(self) -> int:
         return len(self.types) * self.each
+
+    @property
+    def units(self) -> np.ndarray:
+        """`(features,)`: the unit that each is of."""
+        units = np.arange(len(self.types))
+        if self.kind == "output":
+            return np.tile(units, self.each)
+        return units.repeat(self.each)
 
 
 def _structure(graph, widths, size, features, condition) -> list[_Units]:
