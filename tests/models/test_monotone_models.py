@@ -31,8 +31,10 @@ every = pytest.mark.parametrize("name", MODELS)
 
 @every
 def test_densities_with_a_condition_integrate_to_one_between_bounds(name):
-    # At 0.2 a tail of UMNN has slope 0.2: float64 ends nearer to the bound 1 than it.
-    check_density_between_bounds(MODELS[name], 0.1 if name == "umnn" else 0.2)
+    # At 0.2 a tail of UMNN has slope 0.2, and MADE's normals are as wide: 0.002 of them
+    # lies nearer to the bound 1 than float64 ends (all is found without the bounds).
+    wide = name in ("made", "umnn")
+    check_density_between_bounds(MODELS[name], 0.1 if wide else 0.2)
 
 
 @every
