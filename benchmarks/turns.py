@@ -15,15 +15,14 @@ import importlib
 import json
 import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from peers import CASES, Work
+from peers import CALLS, CASES, Work
 from report import HERE, RESULTS, provenance, table, write_json
+from versus_run import clock, pin
 
-CALLS = ("step", "log_prob", "sample")
 HEADER = ("call", "library", "shortest ms", "median ms", "CPU ms", "ratio")
 
 
@@ -39,7 +38,7 @@ def main() -> None:
     options = parser.parse_args()
     if CASES[options.case].kind == "fit":
         parser.error("fit compiles anew in each process; take versus.py")
-    pin(options.cores)
+    pin(sorted(os.sched_getaffinity(0))[: options.cores])
     sys.path.insert(0, str(HERE.parent))  # This jflow, whatever else is installed.
     origin = provenance("turns.py")
     works = {n: load(n, options.case, options.calls) for n in options.libraries}
@@ -50,14 +49,6 @@ def main() -> None:
     result = {"case": options.case, "libraries": options.libraries}
     result |= {"cores": options.cores, "pairs": options.pairs}
     store(options.output, result | {"header": HEADER, "rows": rows} | origin)
-
-
-def pin(cores: int) -> None:
-    """Choose cores before JAX starts, so that its threads are as many as they."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(cores)
 
 
 def load(name: str, case: str, calls: Sequence[str]) -> Work:
@@ -95,13 +86,16 @@ def _forget():
 def by_turns(works: dict[str, Work], call: str, pairs: int) -> list[tuple]:
     """A row for each library, of calls that follow each other in changing order."""
     names = list(works)
-    wall, cpu = ({name: [] for name in names} for _ in range(2))
+    times = {name: [] for name in names}
     for turn in range(pairs):
         for name in reversed(names) if turn % 2 else names:
-            start = time.process_time(), time.perf_counter()
-            works[name].wait(getattr(works[name], call)())
-            cpu[name].append(1e3 * (time.process_time() - start[0]))
-            wall[name].append(1e3 * (time.perf_counter() - start[1]))
+            with clock() as passed:
+                works[name].wait(getattr(works[name], call)())
+            times[name].append(passed())
+    wall, cpu = (
+        {name: [1e3 * t[k] for t in times[name]] for name in names}
+        for k in ("wall", "cpu")
+    )
     first = wall[names[0]]
     return [
         (

@@ -17,7 +17,7 @@ import statistics
 import sys
 import time
 
-from peers import CASES, PROBE, batch, package
+from peers import CALLS, CASES, PROBE, batch, package
 
 
 def main() -> None:
@@ -28,14 +28,19 @@ def main() -> None:
     parser.add_argument("--cpus", type=int, nargs="+", default=[0])
     parser.add_argument("--budget", type=float, default=2.0, help="seconds per row")
     options = parser.parse_args()
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, options.cpus)
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(len(options.cpus))
+    pin(options.cpus)
     if options.library == PROBE:
         print(json.dumps(probe(CASES[options.case], options.budget)))
     else:
         print(json.dumps(measure(options.library, options.case, options.budget)))
+
+
+def pin(cpus: list[int]) -> None:
+    """Keep to these cores; before a library starts, so that its threads are as many."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cpus)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(len(cpus))
 
 
 def measure(library: str, case: str, budget: float) -> dict:
@@ -56,7 +61,7 @@ def measure(library: str, case: str, budget: float) -> dict:
     with clock() as built:
         work = module.build(case, variant or None)
     result |= {"build": built(), "parameters": work.parameters}
-    for name in ("step", "log_prob", "sample"):
+    for name in CALLS:
         call = getattr(work, name)
         with clock() as first:
             work.wait(call())

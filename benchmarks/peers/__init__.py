@@ -60,6 +60,9 @@ class Work(NamedTuple):
     temporaries: Callable[[], int] | None = None
 
 
+CALLS = ("step", "log_prob", "sample")
+
+
 class Fitted(NamedTuple):
     """What a library's own training loop came to.
 
