@@ -127,13 +127,13 @@ def communication(flow, optimizer, params, mesh, options):
 
     from jflow import parallel
     from jflow.train import init_state, make_train_step
-    from jflow.train.dispatch import one_step
+    from jflow.train.dispatch import Target, one_step
 
     state = init_state(params, optimizer, jax.random.key(SEED))
     place = parallel.shard_params if options.fsdp else parallel.replicate
     local = options.batch // options.processes
     batch = parallel.shard(make_data()[:local], mesh), None
-    run = one_step(make_train_step(flow, optimizer), mesh, options.fsdp)
+    run = one_step(make_train_step(flow, optimizer), Target(mesh, options.fsdp))
     program = run.lower(place(state, mesh), batch, 0).compile()
     moved = program.cost_analysis()
     moved = moved[0] if isinstance(moved, list) else moved

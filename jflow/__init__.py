@@ -29,6 +29,7 @@ from jflow.combinators import (
     split,
     standardise_condition,
 )
+from jflow.compilation import quick_compilation
 from jflow.diagnostics import bits_per_dim, check_bijector
 from jflow.flow import Flow, flow
 from jflow.train import fit, load, save
@@ -62,6 +63,7 @@ __all__ = [
     "nets",
     "normal",
     "parallel",
+    "quick_compilation",
     "remat",
     "repeat",
     "save",

@@ -24,6 +24,7 @@ from jflow.bijector import (
     init_with_output,
     run,
 )
+from jflow.compilation import quick_jit
 
 
 class Flow(NamedTuple):
@@ -141,7 +142,7 @@ def flow(bijector: Bijector, base: Base) -> Flow:
         return sample_and_log_prob(params, key, n, condition, temperature, chunk)[0]
 
     return Flow(
-        _checked_init(jax.jit(init)),
+        _checked_init(quick_jit(init)),
         jax.jit(log_prob),
         _checked_sample("sample", sample),
         _checked_sample("sample_and_log_prob", sample_and_log_prob),

@@ -18,6 +18,7 @@ from jflow.bijector import Array, Condition
 from jflow.parallel import agree, check_divides, replicate, shard
 from jflow.train.dispatch import (
     MOST_STEPS,
+    Target,
     batch_at,
     draw_order,
     many_steps,
@@ -131,9 +132,8 @@ def in_memory(
     x: Array,
     condition: Condition,
     batch_size: int,
-    mesh: Mesh | None,
+    target: Target,
     place: Callable,
-    sharded: bool = False,
 ) -> Source:
     """Data that live on the device, shuffled there anew in each epoch.
 
@@ -142,7 +142,7 @@ def in_memory(
     dropped; it differs from epoch to epoch.
     """
     n = x.shape[0]
-    run = many_steps(step, mesh, sharded)
+    run = many_steps(step, target)
     order = None
 
     def advance(state, count):
@@ -165,9 +165,7 @@ def in_memory(
     return Source(advance, batch, n // batch_size)
 
 
-def from_batches(
-    step: Step, batches: Any, mesh: Mesh | None, sharded: bool = False
-) -> Source:
+def from_batches(step: Step, batches: Any, target: Target) -> Source:
     """Batches from an iterable, or from a function `step -> iterator`.
 
     Something that can be read again is, from its start, whenever it ends; an iterator's
@@ -175,7 +173,7 @@ def from_batches(
     function is asked for the batches from that step on; anything else has its first
     batches skipped.
     """
-    run = one_step(step, mesh, sharded)
+    run, mesh = one_step(step, target), target.mesh
     read_raw = _reader(batches)
     # Several processes read some batches ahead, so as not to ask one another each time.
     ahead = 1 if mesh is None or jax.process_count() == 1 else IN_FLIGHT
@@ -216,7 +214,7 @@ def from_batches(
 
 
 def read_data(
-    step, state, x, condition, validation, batch_size, mesh, place, sharded
+    step, state, x, condition, validation, batch_size, target, place
 ) -> tuple[Source, tuple[Array, Condition] | None]:
     """The source of batches that `fit` reads, and the held-out `(x, condition)`.
 
@@ -239,16 +237,15 @@ def read_data(
                 "fit: with an iterable of batches, validation= must be an array or "
                 "(x, condition), and conditions come with their batches."
             )
-        return from_batches(step, x, mesh, sharded), held_out
+        return from_batches(step, x, target), held_out
     x, condition = check_examples("fit: x", x, condition)
     if fraction:
         (x, condition), held_out = hold_out(state.key, x, condition, validation)
     batch_size = min(batch_size, x.shape[0])
-    if mesh is not None:
-        check_divides("fit", mesh, batch_size)
+    if target.mesh is not None:
+        check_divides("fit", target.mesh, batch_size)
     x, condition = place((x, condition))
-    source = in_memory(step, x, condition, batch_size, mesh, place, sharded)
-    return source, held_out
+    return in_memory(step, x, condition, batch_size, target, place), held_out
 
 
 def placement(mesh: Mesh | None, *trees: Any) -> Callable:

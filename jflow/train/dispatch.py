@@ -1,4 +1,4 @@
-"""The compiled pieces of `fit`, one of each per step function and mesh.
+"""The compiled pieces of `fit`, one of each per step function and target.
 
 Many steps run in one `while_loop` with a trip count that is an argument, so any number
 of steps uses the same compilation, and numbers do not depend on how steps are grouped.
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jflow.bijector import Array, Condition, Params
+from jflow.compilation import quick_compilation
 from jflow.parallel import batch_sharding, constrain_params, replicated
 from jflow.train.losses import Loss
 from jflow.train.step import (
@@ -26,6 +27,20 @@ from jflow.train.step import (
 )
 
 MOST_STEPS = 1024
+
+
+class Target(NamedTuple):
+    """What the pieces are compiled for.
+
+    Attributes:
+        mesh: the devices that share a batch; None for one.
+        sharded: whether they share parameters and optimiser state, too.
+        quick: whether there is too little to do for more than `quick_compilation`.
+    """
+
+    mesh: Mesh | None = None
+    sharded: bool = False
+    quick: bool = False
 
 
 class Order(NamedTuple):
@@ -95,22 +110,24 @@ def divide(batch: Any, mesh: Mesh | None, size: int) -> Any:
     )
 
 
-def _jit(function, mesh, sharded, **options):
+def _jit(function, target, **options):
     # With outputs placed like inputs, a second call finds what the first compiled.
-    if sharded:
+    if target.sharded:
         whole = function
 
         @functools.wraps(whole)
         def function(*args, **static):
-            return constrain_params(whole(*args, **static), mesh)
+            return constrain_params(whole(*args, **static), target.mesh)
 
-    elif mesh is not None:
-        options["out_shardings"] = replicated(mesh)
+    elif target.mesh is not None:
+        options["out_shardings"] = replicated(target.mesh)
+    if target.quick:
+        options["compiler_options"] = quick_compilation()
     return jax.jit(function, **options)
 
 
 @functools.lru_cache(maxsize=64)
-def many_steps(step: Step, mesh: Mesh | None, sharded: bool = False) -> Callable:
+def many_steps(step: Step, target: Target) -> Callable:
     """`(state, order, x, condition, count, batch_size)` on in-memory data.
 
     Returns `(state, order, losses, norms, finite)`, the buffers filled as far as steps
@@ -134,9 +151,9 @@ def many_steps(step: Step, mesh: Mesh | None, sharded: bool = False) -> Callable
                 lambda: draw_order(state.key, epoch, n),
             )
             batch = batch_at(order, state.step, x, condition, batch_size)
-            new, metrics = step(state, divide(batch, mesh, batch_size))
-            if sharded:
-                new = constrain_params(new, mesh)
+            new, metrics = step(state, divide(batch, target.mesh, batch_size))
+            if target.sharded:
+                new = constrain_params(new, target.mesh)
             losses = losses.at[i].set(metrics["loss"])
             norms = norms.at[i].set(metrics["grad_norm"])
             return new, order, losses, norms, i + 1, new.step != state.step
@@ -146,11 +163,11 @@ def many_steps(step: Step, mesh: Mesh | None, sharded: bool = False) -> Callable
         *results, _, finite = jax.lax.while_loop(unfinished, body, carry)
         return *results, finite
 
-    return _jit(run, mesh, sharded, static_argnames="batch_size", donate_argnums=(0, 1))
+    return _jit(run, target, static_argnames="batch_size", donate_argnums=(0, 1))
 
 
 @functools.lru_cache(maxsize=64)
-def one_step(step: Step, mesh: Mesh | None, sharded: bool = False) -> Callable:
+def one_step(step: Step, target: Target) -> Callable:
     """`(state, batch, index) -> (state, numbers)` for batches from outside.
 
     The numbers are the loss, the gradient norm, and 1 where the step was taken.
@@ -167,11 +184,11 @@ def one_step(step: Step, mesh: Mesh | None, sharded: bool = False) -> Callable:
         numbers = jnp.stack([metrics["loss"], metrics["grad_norm"], taken])
         return where(here, new, state), numbers
 
-    return _jit(run, mesh, sharded, donate_argnums=0)
+    return _jit(run, target, donate_argnums=0)
 
 
 @functools.lru_cache(maxsize=64)
-def evaluation(loss: Loss, mesh: Mesh | None, sharded: bool = False) -> Callable:
+def evaluation(loss: Loss, target: Target) -> Callable:
     """`(state, x, condition, batch_size) -> (mean loss, best)` on held-out data.
 
     Averaged parameters are used where there are any. Noise is the same each time, so
@@ -181,14 +198,14 @@ def evaluation(loss: Loss, mesh: Mesh | None, sharded: bool = False) -> Callable
     def run(state, x, condition, batch_size):
         params = current_params(state)
         key = stream(state.key, EVALUATION)
-        value = mean_loss(loss, params, x, condition, key, batch_size, mesh)
+        value = mean_loss(loss, params, x, condition, key, batch_size, target.mesh)
         value = value.astype(state.best.loss.dtype)
         better = value < state.best.loss
         kept = where(better, params, state.best.params)
         misses = jnp.where(better, 0, state.best.misses + 1)
         return value, Best(kept, jnp.where(better, value, state.best.loss), misses)
 
-    return _jit(run, mesh, sharded, static_argnames="batch_size")
+    return _jit(run, target, static_argnames="batch_size")
 
 
 def mean_loss(

@@ -14,17 +14,13 @@ from jax.sharding import Mesh
 
 from jflow.arguments import check_key
 from jflow.bijector import Array, Condition, Params
+from jflow.compilation import is_short
 from jflow.flow import Flow
 from jflow.parallel import AXIS, agree, check_mesh, gather
 from jflow.parallel import shard_params as divide_params
 from jflow.train.checkpoint import Checkpoints, checkpoints
-from jflow.train.data import (
-    Source,
-    is_array,
-    placement,
-    read_data,
-)
-from jflow.train.dispatch import evaluation
+from jflow.train.data import Source, is_array, placement, read_data
+from jflow.train.dispatch import Target, evaluation
 from jflow.train.errors import NonFiniteError, explain
 from jflow.train.history import History, start_history
 from jflow.train.losses import Loss, negative_log_likelihood
@@ -74,7 +70,8 @@ def fit(
     Everything is a function of `key` and the step's number: the order of examples
     (shuffled anew in each epoch, its last partial batch dropped), the noise, the
     validation split. A second call with the same flow, optimiser and loss objects
-    compiles nothing.
+    compiles nothing. On a CPU short trainings on arrays, `steps * batch_size` times the
+    number of parameters up to 2^34, are compiled apart, by `jflow.quick_compilation`.
 
     With `checkpoint=`, calling `fit` again with the same arguments goes on where the
     last checkpoint ends, and ends with the same parameters, bit for bit, as a run that
@@ -170,6 +167,8 @@ def fit(
     place = placement(mesh, state, x if is_array(x) else None, condition)
     spread = (lambda tree: divide_params(tree, mesh)) if shard_params else place
     state = spread(state)
+    quick = is_array(x) and is_short(state.params, steps * batch_size)
+    target = Target(mesh, shard_params, quick)
     with contextlib.ExitStack() as stack:
         store = earlier = None
         if checkpoint is not None:
@@ -177,13 +176,12 @@ def fit(
             stack.callback(store.close)
             state, earlier = store.restore(state) or (state, None)
         source, held_out = read_data(
-            step, state, x, condition, validation, batch_size, mesh, place, shard_params
+            step, state, x, condition, validation, batch_size, target, place
         )
         run = _Run(
             source=source,
             loss=loss,
-            evaluate=held_out
-            and _evaluator(loss, held_out, batch_size, mesh, place, shard_params),
+            evaluate=held_out and _evaluator(loss, held_out, batch_size, target, place),
             store=store,
             history=start_history(earlier),
             steps=steps,
@@ -358,17 +356,17 @@ def _attach(run, state, error):
         )
 
 
-def _evaluator(loss, held_out, batch_size, mesh, place, sharded):
+def _evaluator(loss, held_out, batch_size, target, place):
     x, condition = place(held_out)
-    devices = 1 if mesh is None else mesh.shape[AXIS]
+    devices = 1 if target.mesh is None else target.mesh.shape[AXIS]
     size = _evaluation_size(x.shape[0], min(batch_size, x.shape[0]), devices)
     # Parameters that are divided need the mesh, whether or not the batch divides.
     if size % devices:
-        if sharded:
+        if target.sharded:
             size = max(size // devices, 1) * devices
         else:
-            mesh = None
-    evaluate = evaluation(loss, mesh, sharded)
+            target = target._replace(mesh=None)
+    evaluate = evaluation(loss, target)
     return lambda state: evaluate(state, x, condition, batch_size=size)
 
 

@@ -1,0 +1,93 @@
+"""Quick compilation: known to this XLA, for init and short trainings, and no other."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jflow
+from jflow import compilation
+from jflow.train import dispatch
+
+X = jax.random.normal(jax.random.key(0), (64, 2))
+FLOW = jflow.models.realnvp((2,), couplings=2, hidden=(8,))
+
+
+@pytest.fixture
+def options_are_asked_anew():
+    compilation._known.cache_clear()
+    yield
+    compilation._known.cache_clear()
+
+
+def test_this_xla_has_the_options():
+    on_cpu = jax.default_backend() == "cpu"
+    assert jflow.quick_compilation() == (compilation.OPTIONS if on_cpu else {})
+
+
+def test_options_that_xla_does_not_have_are_left_out(
+    monkeypatch, options_are_asked_anew
+):
+    monkeypatch.setattr(compilation, "OPTIONS", {"xla_cpu_no_such_option": True})
+    assert jflow.quick_compilation() == {}
+
+
+@pytest.mark.parametrize("around", [jax.jit, jax.vmap, lambda f: f])
+def test_init_is_the_same_as_part_of_another_program(around):
+    keys = jax.random.split(jax.random.key(1), 1)
+    init = around(lambda keys: FLOW.init(keys if keys.ndim == 0 else keys[0], X))
+    found = init(keys if around is jax.vmap else keys[0])
+    expected = FLOW.init(keys[0], X)
+    for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        np.testing.assert_allclose(a.reshape(b.shape), b, rtol=1e-5, atol=1e-6)
+
+
+def test_init_of_constants_within_a_program():
+    made = jax.jit(lambda: FLOW.init(jax.random.key(1), X))()
+    assert jax.tree.structure(made) == jax.tree.structure(
+        jax.eval_shape(FLOW.init, jax.random.key(1), X)
+    )
+
+
+def trained(monkeypatch, short):
+    asked = []
+    monkeypatch.setattr(compilation, "SHORT", short)
+    monkeypatch.setattr(dispatch, "quick_compilation", lambda: asked.append(1) or {})
+    for piece in (dispatch.many_steps, dispatch.evaluation):
+        piece.cache_clear()
+    jflow.fit(
+        FLOW,
+        FLOW.init(jax.random.key(1), X),
+        X,
+        optax.adam(1e-3),
+        key=jax.random.key(2),
+        steps=4,
+        batch_size=8,
+        validation=0.25,
+        progress=False,
+    )
+    return len(asked)
+
+
+def test_only_short_trainings_are_compiled_quickly(monkeypatch):
+    params = FLOW.init(jax.random.key(1), X)
+    work = 4 * 8 * sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert trained(monkeypatch, work) == 2
+    assert trained(monkeypatch, work - 1) == 0
+
+
+def test_both_ways_give_the_same_numbers():
+    def loss(params):
+        return -FLOW.log_prob(params, X).mean()
+
+    params = FLOW.init(jax.random.key(1), X)
+    params = jax.tree.map(
+        lambda a: a + 0.1 * jnp.cos(jnp.arange(a.size)).reshape(a.shape), params
+    )
+    grads = [
+        jax.jit(jax.grad(loss), compiler_options=options)(params)
+        for options in (jflow.quick_compilation(), {})
+    ]
+    for a, b in zip(*map(jax.tree.leaves, grads), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
