@@ -1,4 +1,8 @@
-"""The cases in jflow; `variant="reversible"` trains in memory flat in depth."""
+"""The cases in jflow.
+
+`variant="reversible"` trains in memory flat in depth, `"quick"` has the train step
+compiled by `jflow.quick_compilation`, as `fit` has short trainings.
+"""
 
 import functools
 
@@ -19,7 +23,12 @@ def build(case: Case, variant: str | None = None) -> Work:
     x, key = jnp.asarray(batch(case)), jax.random.key(1)
     params = flow.init(jax.random.key(0), x)
     optimizer = optax.adam(RATE)
-    step = jax.jit(make_train_step(flow, optimizer), donate_argnums=0)
+    compilation = jflow.quick_compilation() if variant == "quick" else None
+    step = jax.jit(
+        make_train_step(flow, optimizer),
+        donate_argnums=0,
+        compiler_options=compilation,
+    )
     state = [init_state(params, optimizer, key)]
 
     def train():

@@ -1,6 +1,7 @@
 """Parts that the conditioners share: how a condition enters, which dtypes hold."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -40,6 +41,22 @@ def he_weights(key: Array, shape: tuple[int, int], dtype: Any = jnp.float32) -> 
 
     deviation = jnp.sqrt(jnp.array(2.0 / shape[0], dtype)) / CUT_DEVIATION
     return deviation.astype(dtype) * draw_start(within_two, key, shape, dtype)
+
+
+def spread_biases(inputs: int) -> Callable[..., Array]:
+    """An initialiser: biases uniform within `1 / sqrt(inputs)` of zero.
+
+    PyTorch's for linear layers. With biases of zero all units of one input bend at the
+    same place, zero: networks of few inputs would learn slowly.
+    """
+
+    def within_one(key, shape, dtype):
+        return jax.random.uniform(key, shape, dtype, -1.0, 1.0)
+
+    def init(key, shape, dtype=jnp.float32):
+        return draw_start(within_one, key, shape, dtype) / math.sqrt(inputs)
+
+    return init
 
 
 @jax.custom_jvp

@@ -13,9 +13,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.nn.initializers import zeros
 
 from jflow.bijector import Array, Params, check_positive
-from jflow.nets.layers import fit_condition, he_weights, head_dtype, relu
+from jflow.nets.layers import (
+    fit_condition,
+    he_weights,
+    head_dtype,
+    relu,
+    spread_biases,
+)
 from jflow.nets.order import Order, adjacency_of, order_of
 from jflow.nets.periodic import periodic_features
 
@@ -55,7 +62,7 @@ def made(
     """A masked autoregressive network with the given hidden widths.
 
     A condition enters the first layer, where units of degree 0 see nothing else, so the
-    first dimension depends on it too.
+    first dimension depends on it too. Weights and biases start as those of `mlp`.
 
     Args:
         *hidden: the hidden layers' widths, raised where a layer would have fewer units
@@ -133,10 +140,13 @@ def made(
             wide = head_dtype(x)
             layers = []
             for i, (n_in, n_out) in enumerate(pairwise(sizes)):
-                zero = zero_last and i == len(widths)
-                made_of = jax.nn.initializers.zeros if zero else he_weights
-                kernel = made_of(keys[i], (n_in, n_out), wide)
-                layers.append({"kernel": kernel, "bias": jnp.zeros((n_out,), wide)})
+                last = i == len(widths)
+                weights = zeros if last and zero_last else he_weights
+                biases = zeros if last else spread_biases(n_in)
+                kernel_key, bias_key = jax.random.split(keys[i])
+                kernel = weights(kernel_key, (n_in, n_out), wide)
+                bias = biases(bias_key, (n_out,), wide)
+                layers.append({"kernel": kernel, "bias": bias})
             params = {"layers": layers}
             if condition is not None:
                 width = fit_condition(condition, x).shape[-1]

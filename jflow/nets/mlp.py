@@ -6,10 +6,17 @@ from typing import Any
 
 import flax.linen as nn
 import numpy as np
+from flax.linen.initializers import zeros
 
 from jflow.arguments import check_dtype
 from jflow.bijector import Array, check_positive
-from jflow.nets.layers import ConditionBias, he_weights, head_dtype, relu
+from jflow.nets.layers import (
+    ConditionBias,
+    he_weights,
+    head_dtype,
+    relu,
+    spread_biases,
+)
 from jflow.nets.periodic import periodic_features
 
 
@@ -32,11 +39,15 @@ class MLP(nn.Module):
         for i, width in enumerate((*self.hidden, self.out_features)):
             last = i == len(self.hidden)
             zero = last and self.zero_last
-            kernel_init = nn.initializers.zeros if zero else he_weights
             dtype = wide if last else self.dtype
-            h = nn.Dense(width, dtype=dtype, param_dtype=wide, kernel_init=kernel_init)(
-                h
+            layer = nn.Dense(
+                width,
+                dtype=dtype,
+                param_dtype=wide,
+                kernel_init=zeros if zero else he_weights,
+                bias_init=zeros if last else spread_biases(h.shape[-1]),
             )
+            h = layer(h)
             if i == 0 and condition is not None:
                 h = ConditionBias(width, dtype, zero)(h, condition)
             if not last:
@@ -53,6 +64,9 @@ def mlp(
     periodic: Any = None,
 ) -> Callable[[int], MLP]:
     """A multilayer perceptron with the given hidden widths, over the last axis.
+
+    Hidden layers start with He's weights and with biases uniform within
+    `1 / sqrt(inputs)`, so that units of few inputs bend at places of their own.
 
     Args:
         *hidden: the hidden layers' widths.

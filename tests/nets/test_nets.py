@@ -174,6 +174,18 @@ def test_nets_start_at_zero_and_end_in_float32(name, dtype):
         assert all(a.dtype == jnp.float32 for a in jax.tree.leaves(params))
 
 
+@pytest.mark.parametrize("inputs", [1, 4])
+def test_units_of_dense_layers_bend_at_places_of_their_own(inputs):
+    mlp = nets.mlp(64, 64)(3).init(KEY, jnp.ones((2, inputs)))["params"]
+    made = nets.made(64, 64)(inputs, 2).init(KEY, jnp.ones((2, inputs)))["layers"]
+    for layers in (list(mlp.values()), made):
+        for layer in layers[:-1]:
+            places = jnp.sqrt(len(layer["kernel"])) * layer["bias"]
+            assert len(set(places.tolist())) == len(places) >= 32
+            assert 0.8 < abs(places).max() <= 1 and abs(places.mean()) < 0.3
+        assert not layers[-1]["bias"].any(), "a flow starts as the identity"
+
+
 def test_bfloat16_bodies_keep_inverses():
     law, x = scalars.affine(), jax.random.normal(KEY, (32, 8))
     net = nets.mlp(16, 16, dtype=jnp.bfloat16)
