@@ -19,7 +19,7 @@ from jflow.bijector import Params
 OPTIONS = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 1}
 # Parameters times examples: a training of so many takes seconds, and what each step is
 # slower by adds up to less than compilation is shorter by.
-SHORT = 2**34
+SHORT = 2**33
 
 
 def quick_compilation() -> dict[str, Any]:
