@@ -28,8 +28,8 @@ def quick_compilation() -> dict[str, Any]:
 
     With JAX up to 0.10 they halve its time and memory, and programs run 2 to 18 %
     slower. Later versions have one of the two; it takes a seventh to a quarter of the
-    time off, and training steps run as fast. Options that XLA does not have, here or on other
-    devices, are left out, and so are those that `XLA_FLAGS` sets.
+    time off, and training steps run as fast. Options that XLA does not have, here or
+    on other devices, are left out, and so are those that `XLA_FLAGS` sets.
 
     `Flow.init` and short trainings by `fit` are compiled so.
 
