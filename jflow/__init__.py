@@ -29,7 +29,7 @@ from jflow.combinators import (
     split,
     standardise_condition,
 )
-from jflow.compilation import quick_compilation
+from jflow.compilation import compiler_options
 from jflow.diagnostics import bits_per_dim, check_bijector
 from jflow.flow import Flow, flow
 from jflow.train import fit, load, save
@@ -48,6 +48,7 @@ __all__ = [
     "chain",
     "check_bijector",
     "class_normal",
+    "compiler_options",
     "diagnostics",
     "diagonal_normal",
     "embed_condition",
@@ -63,7 +64,6 @@ __all__ = [
     "nets",
     "normal",
     "parallel",
-    "quick_compilation",
     "remat",
     "repeat",
     "save",

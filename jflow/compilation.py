@@ -1,10 +1,11 @@
 """How much compilation a program is worth.
 
 On a CPU XLA compiles each loop of a program by itself: 20 to 40 ms, and more than a
-megabyte that it keeps until all are done. The way it had before, one module for all of
-them, takes half the time and memory; JAX up to 0.10 still has it. Loops that write
-where they read are not vectorised by it, so most programs then run 2 to 18 % slower:
-the better choice for what runs once, and for short trainings.
+megabyte that it keeps until all are done. LLVM's level 1 instead of 3 saves a seventh
+to a quarter of the time, and training steps run as fast. The way XLA had before, one
+module for all loops, saves half of time and memory; JAX up to 0.10 has it. Loops that
+write where they read are not vectorised by it, so most programs then run 2 to 18 %
+slower: the better choice for what runs once, and for short trainings.
 """
 
 import functools
@@ -17,51 +18,55 @@ import jax.numpy as jnp
 
 from jflow.bijector import Params
 
-OPTIONS = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 1}
+OPTIONS = {"xla_backend_optimization_level": 1}
+QUICK = {"xla_cpu_use_fusion_emitters": False}
 # Parameters times examples: a training of so many takes seconds, and what each step is
 # slower by adds up to less than compilation is shorter by.
 SHORT = 2**33
 
 
-def quick_compilation() -> dict[str, Any]:
-    """Options for `jax.jit` that shorten XLA's compilation on a CPU.
+def compiler_options(*, quick: bool = False) -> dict[str, Any]:
+    """Options for `jax.jit` by which XLA compiles training steps sooner on a CPU.
 
-    With JAX up to 0.10 they halve its time and memory, and programs run 2 to 18 %
-    slower. Later versions have one of the two; it takes a seventh to a quarter of the
-    time off, and training steps run as fast. Options that XLA does not have, here or
-    on other devices, are left out, and so are those that `XLA_FLAGS` sets.
+    `fit` trains with them, and so can a loop of one's own:
+    `jax.jit(step, donate_argnums=0, compiler_options=jflow.compiler_options())`.
+    Options that XLA does not have, here or on other devices, are left out, and so are
+    those that `XLA_FLAGS` sets.
 
-    `Flow.init` and short trainings by `fit` are compiled so.
+    Args:
+        quick: programs may run 2 to 18 % slower if they compile in half the time and
+            memory (JAX up to 0.10; later versions have no such option). `Flow.init`
+            and short trainings by `fit` are compiled so.
 
     Example:
         >>> import jax, jax.numpy as jnp
-        >>> double = jax.jit(lambda x: 2 * x, compiler_options=quick_compilation())
+        >>> double = jax.jit(lambda x: 2 * x, compiler_options=compiler_options())
         >>> float(double(jnp.ones(())))
         2.0
     """
     if jax.default_backend() != "cpu":
         return {}
+    options = OPTIONS | (QUICK if quick else {})
     flags = os.environ.get("XLA_FLAGS", "")
-    return {k: v for k, v in OPTIONS.items() if k not in flags and _known(k)}
+    return {k: v for k, v in options.items() if k not in flags and _known(k, v)}
 
 
 @functools.cache
-def _known(option):
+def _known(option, value):
     try:
-        options = {option: OPTIONS[option]}
-        jax.jit(lambda: 0).lower().compile(compiler_options=options)
+        jax.jit(lambda: 0).lower().compile(compiler_options={option: value})
     except jax.errors.JaxRuntimeError:
         return False
     return True
 
 
 def quick_jit(function: Callable) -> Callable:
-    """`jax.jit(function)` with `quick_compilation`, for what runs once."""
+    """`jax.jit(function)`, compiled quickly, for what runs once."""
     part = jax.jit(function)
 
     @functools.cache
     def whole():
-        return jax.jit(function, compiler_options=quick_compilation())
+        return jax.jit(function, compiler_options=compiler_options(quick=True))
 
     @functools.wraps(function)
     def call(*args):

@@ -1,4 +1,4 @@
-"""Quick compilation: known to this XLA, for init and short trainings, and no other."""
+"""Compiler options: known to this XLA, and quick for init and short trainings alone."""
 
 import jax
 import jax.numpy as jnp
@@ -23,20 +23,22 @@ def no_flags(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "")
 
 
-def test_the_options_are_xlas(no_flags):
-    options = jflow.quick_compilation()
-    assert options.items() <= compilation.OPTIONS.items()
+@pytest.mark.parametrize("quick", [False, True])
+def test_the_options_are_xlas(no_flags, quick):
+    options = jflow.compiler_options(quick=quick)
+    asked = compilation.OPTIONS | (compilation.QUICK if quick else {})
+    assert options.items() <= asked.items()
     assert (LEVEL in options) == (jax.default_backend() == "cpu")
 
 
 def test_options_that_xla_does_not_have_are_left_out(monkeypatch, no_flags):
-    monkeypatch.setitem(compilation.OPTIONS, "xla_cpu_no_such_option", True)
-    assert "xla_cpu_no_such_option" not in jflow.quick_compilation()
+    monkeypatch.setitem(compilation.QUICK, "xla_cpu_no_such_option", True)
+    assert "xla_cpu_no_such_option" not in jflow.compiler_options(quick=True)
 
 
 def test_what_xla_flags_set_stays(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", f"--{LEVEL}=2")
-    assert LEVEL not in jflow.quick_compilation()
+    assert LEVEL not in jflow.compiler_options()
 
 
 @pytest.mark.parametrize("around", [jax.jit, jax.vmap, lambda f: f])
@@ -59,7 +61,9 @@ def test_init_of_constants_within_a_program():
 def trained(monkeypatch, short):
     asked = []
     monkeypatch.setattr(compilation, "SHORT", short)
-    monkeypatch.setattr(dispatch, "quick_compilation", lambda: asked.append(1) or {})
+    monkeypatch.setattr(
+        dispatch, "compiler_options", lambda *, quick: asked.append(quick) or {}
+    )
     for piece in (dispatch.many_steps, dispatch.evaluation):
         piece.cache_clear()
     jflow.fit(
@@ -73,14 +77,14 @@ def trained(monkeypatch, short):
         validation=0.25,
         progress=False,
     )
-    return len(asked)
+    return asked
 
 
 def test_only_short_trainings_are_compiled_quickly(monkeypatch):
     params = FLOW.init(jax.random.key(1), X)
     work = 4 * 8 * sum(leaf.size for leaf in jax.tree.leaves(params))
-    assert trained(monkeypatch, work) == 2
-    assert trained(monkeypatch, work - 1) == 0
+    assert trained(monkeypatch, work) == [True, True]
+    assert trained(monkeypatch, work - 1) == [False, False]
 
 
 def test_both_ways_give_the_same_numbers(no_flags):
@@ -93,7 +97,7 @@ def test_both_ways_give_the_same_numbers(no_flags):
     )
     grads = [
         jax.jit(jax.grad(loss), compiler_options=options)(params)
-        for options in (jflow.quick_compilation(), {})
+        for options in (jflow.compiler_options(quick=True), {})
     ]
     for a, b in zip(*map(jax.tree.leaves, grads), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)

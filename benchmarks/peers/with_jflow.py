@@ -1,7 +1,7 @@
 """The cases in jflow.
 
-`variant="reversible"` trains in memory flat in depth, `"quick"` has the train step
-compiled by `jflow.quick_compilation`, as `fit` has short trainings.
+The train step is compiled as `fit` compiles it, with `variant="quick"` as it compiles
+that of a short training; with `"reversible"` it takes memory flat in depth.
 """
 
 import functools
@@ -23,11 +23,10 @@ def build(case: Case, variant: str | None = None) -> Work:
     x, key = jnp.asarray(batch(case)), jax.random.key(1)
     params = flow.init(jax.random.key(0), x)
     optimizer = optax.adam(RATE)
-    compilation = jflow.quick_compilation() if variant == "quick" else None
     step = jax.jit(
         make_train_step(flow, optimizer),
         donate_argnums=0,
-        compiler_options=compilation,
+        compiler_options=jflow.compiler_options(quick=variant == "quick"),
     )
     state = [init_state(params, optimizer, key)]
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jflow.bijector import Array, Condition, Params
-from jflow.compilation import quick_compilation
+from jflow.compilation import compiler_options
 from jflow.parallel import batch_sharding, constrain_params, replicated
 from jflow.train.losses import Loss
 from jflow.train.step import (
@@ -35,7 +35,7 @@ class Target(NamedTuple):
     Attributes:
         mesh: the devices that share a batch; None for one.
         sharded: whether they share parameters and optimiser state, too.
-        quick: whether there is too little to do for more than `quick_compilation`.
+        quick: whether there is so little to do that it should compile in no time.
     """
 
     mesh: Mesh | None = None
@@ -121,8 +121,7 @@ def _jit(function, target, **options):
 
     elif target.mesh is not None:
         options["out_shardings"] = replicated(target.mesh)
-    if target.quick:
-        options["compiler_options"] = quick_compilation()
+    options["compiler_options"] = compiler_options(quick=target.quick)
     return jax.jit(function, **options)
 
 

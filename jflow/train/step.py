@@ -148,7 +148,11 @@ def make_train_step(
         >>> x, optimizer = jnp.ones((8, 2)), optax.adam(1e-3)
         >>> key = jax.random.key(0)
         >>> state = init_state(flow.init(key, x), optimizer, key)
-        >>> step = jax.jit(make_train_step(flow, optimizer))
+        >>> step = jax.jit(
+        ...     make_train_step(flow, optimizer),
+        ...     donate_argnums=0,
+        ...     compiler_options=jflow.compiler_options(),
+        ... )
         >>> state, metrics = step(state, x)
     """
     if average is not None and not 0 < average < 1:
