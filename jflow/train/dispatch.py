@@ -35,7 +35,7 @@ class Target(NamedTuple):
     Attributes:
         mesh: the devices that share a batch; None for one.
         sharded: whether they share parameters and optimiser state, too.
-        quick: whether there is so little to do that it should compile in no time.
+        quick: whether steps are so few that compiling takes longer than all of them.
     """
 
     mesh: Mesh | None = None

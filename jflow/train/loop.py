@@ -71,7 +71,8 @@ def fit(
     (shuffled anew in each epoch, its last partial batch dropped), the noise, the
     validation split. A second call with the same flow, optimiser and loss objects
     compiles nothing. On a CPU short trainings on arrays, `steps * batch_size` times the
-    number of parameters up to 2^33, are compiled apart (`jflow.compiler_options`).
+    number of parameters up to 2^33, are compiled quickly (`jflow.compiler_options`),
+    and their numbers may differ from a longer one's in the last digits.
 
     With `checkpoint=`, calling `fit` again with the same arguments goes on where the
     last checkpoint ends, and ends with the same parameters, bit for bit, as a run that
