@@ -12,8 +12,6 @@ from jflow.train import dispatch
 
 X = jax.random.normal(jax.random.key(0), (64, 2))
 FLOW = jflow.models.realnvp((2,), couplings=2, hidden=(8,))
-
-
 LEVEL = "xla_backend_optimization_level"
 
 
@@ -41,21 +39,21 @@ def test_what_xla_flags_set_stays(monkeypatch):
     assert LEVEL not in jflow.compiler_options()
 
 
-@pytest.mark.parametrize("around", [jax.jit, jax.vmap, lambda f: f])
-def test_init_is_the_same_as_part_of_another_program(around):
-    keys = jax.random.split(jax.random.key(1), 1)
-    init = around(lambda keys: FLOW.init(keys if keys.ndim == 0 else keys[0], X))
-    found = init(keys if around is jax.vmap else keys[0])
-    expected = FLOW.init(keys[0], X)
-    for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
-        np.testing.assert_allclose(a.reshape(b.shape), b, rtol=1e-5, atol=1e-6)
-
-
-def test_init_of_constants_within_a_program():
-    made = jax.jit(lambda: FLOW.init(jax.random.key(1), X))()
-    assert jax.tree.structure(made) == jax.tree.structure(
-        jax.eval_shape(FLOW.init, jax.random.key(1), X)
-    )
+def test_init_is_the_same_as_part_of_another_program(no_flags):
+    # A flow of its own: the options are those of its first call.
+    init = jflow.models.realnvp((2,), couplings=2, hidden=(8,)).init
+    key = jax.random.key(1)
+    expected = init(key, X)
+    of_many = jax.vmap(init, (0, None))(key[None], X)
+    for found in (
+        jax.jit(init)(key, X),
+        jax.jit(lambda: init(key, X))(),
+        jax.tree.map(lambda leaf: leaf[0], of_many),
+    ):
+        for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    shapes = jax.eval_shape(init, key, X)
+    assert jax.tree.structure(shapes) == jax.tree.structure(expected)
 
 
 def trained(monkeypatch, short):
