@@ -1,11 +1,12 @@
 """How much compilation a program is worth.
 
 On a CPU XLA compiles each loop of a program by itself: 20 to 40 ms, and more than a
-megabyte that it keeps until all are done. LLVM's level 1 instead of 3 saves a seventh
-to a quarter of the time, and training steps run as fast. The way XLA had before, one
+megabyte that it keeps until all are done. LLVM's level 1 instead of 3 saves an eighth
+to a third of the time, and training steps run as fast. The way XLA had before, one
 module for all loops, saves half of time and memory; JAX up to 0.10 has it. Loops that
-write where they read are not vectorised by it, so most programs then run 2 to 18 %
-slower: the better choice for what runs once, and for short trainings.
+write where they read are not vectorised by it, so steps then run 2 to 18 % slower and
+single passes up to a third: the better choice for what runs once, and for short
+trainings.
 """
 
 import functools
@@ -34,9 +35,9 @@ def compiler_options(*, quick: bool = False) -> dict[str, Any]:
     those that `XLA_FLAGS` sets.
 
     Args:
-        quick: programs may run 2 to 18 % slower if they compile in half the time and
-            memory (JAX up to 0.10; later versions have no such option). `Flow.init`
-            and short trainings by `fit` are compiled so.
+        quick: steps may run 2 to 18 % slower, single passes up to a third, if they
+            compile in half the time and memory (JAX up to 0.10; later versions have no
+            such option). `Flow.init` and short trainings by `fit` are compiled so.
 
     Example:
         >>> import jax, jax.numpy as jnp

@@ -6,7 +6,7 @@ from typing import Any
 
 import flax.linen as nn
 import numpy as np
-from flax.linen.initializers import zeros
+from jax.nn.initializers import zeros
 
 from jflow.arguments import check_dtype
 from jflow.bijector import Array, check_positive

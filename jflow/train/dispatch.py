@@ -121,8 +121,8 @@ def _jit(function, target, **options):
 
     elif target.mesh is not None:
         options["out_shardings"] = replicated(target.mesh)
-    options["compiler_options"] = compiler_options(quick=target.quick)
-    return jax.jit(function, **options)
+    compilation = compiler_options(quick=target.quick)
+    return jax.jit(function, compiler_options=compilation, **options)
 
 
 @functools.lru_cache(maxsize=64)
