@@ -6,9 +6,11 @@ to a third of the time, and training steps run as fast. The way XLA had before, 
 module for all loops, saves half of time and memory; JAX up to 0.10 has it. Loops that
 write where they read are not vectorised by it, so steps then run 2 to 18 % slower and
 single passes up to a third: the better choice for what runs once, and for short
-trainings.
+trainings. Level 0 besides halves the time again, and loops run at a quarter of their
+rate or less: for what is over as soon as it is compiled.
 """
 
+import enum
 import functools
 import os
 from collections.abc import Callable
@@ -19,11 +21,26 @@ import jax.numpy as jnp
 
 from jflow.bijector import Params
 
-OPTIONS = {"xla_backend_optimization_level": 1}
-QUICK = {"xla_cpu_use_fusion_emitters": False}
-# Parameters times examples: a training of so many takes seconds, and what each step is
-# slower by adds up to less than compilation is shorter by.
-SHORT = 2**33
+LEVEL = "xla_backend_optimization_level"
+OLDER_EMITTERS = {"xla_cpu_use_fusion_emitters": False}
+
+
+class Effort(enum.IntEnum):
+    """How well a program is compiled."""
+
+    LEAST = 0
+    QUICK = 1
+    FULL = 2
+
+
+OPTIONS = {
+    Effort.LEAST: {LEVEL: 0} | OLDER_EMITTERS,
+    Effort.QUICK: {LEVEL: 1} | OLDER_EMITTERS,
+    Effort.FULL: {LEVEL: 1},
+}
+# Up to so many parameters times examples a program takes a second or seconds, and what
+# it runs longer adds up to less than its compilation is shorter by.
+TINY, SHORT = 2**28, 2**33
 
 
 def compiler_options(*, quick: bool = False) -> dict[str, Any]:
@@ -45,11 +62,24 @@ def compiler_options(*, quick: bool = False) -> dict[str, Any]:
         >>> float(double(jnp.ones(())))
         2.0
     """
+    return options_for(Effort.QUICK if quick else Effort.FULL)
+
+
+def options_for(effort: Effort) -> dict[str, Any]:
+    """Those that XLA has here and that are not the user's own."""
     if jax.default_backend() != "cpu":
         return {}
-    options = OPTIONS | (QUICK if quick else {})
     flags = os.environ.get("XLA_FLAGS", "")
-    return {k: v for k, v in options.items() if k not in flags and _known(k, v)}
+    options = OPTIONS[effort].items()
+    return {k: v for k, v in options if k not in flags and _known(k, v)}
+
+
+def worth(params: Params, examples: int) -> Effort:
+    """The effort for a program that sees so many examples in all."""
+    work = examples * sum(leaf.size for leaf in jax.tree.leaves(params))
+    if work > SHORT:
+        return Effort.FULL
+    return Effort.QUICK if work > TINY else Effort.LEAST
 
 
 @functools.cache
@@ -61,24 +91,25 @@ def _known(option, value):
     return True
 
 
-def quick_jit(function: Callable) -> Callable:
-    """`jax.jit(function)`, compiled quickly, for what runs once."""
+def jit_once(function: Callable, effort: Callable[..., Effort]) -> Callable:
+    """`jax.jit(function)`, compiled for the one time that it runs.
+
+    Args:
+        function: takes arrays and trees of them, by their positions.
+        effort: `(what it returns, as shapes, *its arguments) -> Effort`.
+    """
     part = jax.jit(function)
 
     @functools.cache
-    def whole():
-        return jax.jit(function, compiler_options=compiler_options(quick=True))
+    def whole(effort):
+        return jax.jit(function, compiler_options=options_for(effort))
 
     @functools.wraps(function)
     def call(*args):
         # JAX takes options for whole programs only, not for a part of another one.
         leaves = jax.tree.leaves((args, jnp.zeros(())))
-        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
-        return (part if traced else whole())(*args)
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+            return part(*args)
+        return whole(effort(jax.eval_shape(part, *args), *args))(*args)
 
     return call
-
-
-def is_short(params: Params, examples: int) -> bool:
-    """Whether a training that sees so many examples is worth no more than that."""
-    return examples * sum(leaf.size for leaf in jax.tree.leaves(params)) <= SHORT

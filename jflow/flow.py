@@ -24,7 +24,7 @@ from jflow.bijector import (
     init_with_output,
     run,
 )
-from jflow.compilation import quick_jit
+from jflow.compilation import Effort, jit_once, worth
 
 
 class Flow(NamedTuple):
@@ -142,7 +142,7 @@ def flow(bijector: Bijector, base: Base) -> Flow:
         return sample_and_log_prob(params, key, n, condition, temperature, chunk)[0]
 
     return Flow(
-        _checked_init(quick_jit(init)),
+        _checked_init(jit_once(init, _init_effort)),
         jax.jit(log_prob),
         _checked_sample("sample", sample),
         _checked_sample("sample_and_log_prob", sample_and_log_prob),
@@ -151,6 +151,10 @@ def flow(bijector: Bijector, base: Base) -> Flow:
         bijector,
         base,
     )
+
+
+def _init_effort(params, key, x, condition):
+    return min(worth(params, x.shape[0]), Effort.QUICK)
 
 
 def _checked_init(init):

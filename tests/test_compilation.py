@@ -1,4 +1,4 @@
-"""Compiler options: known to this XLA, and quick for init and short trainings alone."""
+"""Compiler options: known to this XLA, and each program has what it is worth."""
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +8,11 @@ import pytest
 
 import jflow
 from jflow import compilation
-from jflow.train import dispatch
+from jflow.compilation import LEVEL, Effort, options_for
+from jflow.train import dispatch, init_state
 
 X = jax.random.normal(jax.random.key(0), (64, 2))
 FLOW = jflow.models.realnvp((2,), couplings=2, hidden=(8,))
-LEVEL = "xla_backend_optimization_level"
 
 
 @pytest.fixture
@@ -21,16 +21,21 @@ def no_flags(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "")
 
 
-@pytest.mark.parametrize("quick", [False, True])
-def test_the_options_are_xlas(no_flags, quick):
-    options = jflow.compiler_options(quick=quick)
-    asked = compilation.OPTIONS | (compilation.QUICK if quick else {})
-    assert options.items() <= asked.items()
+@pytest.mark.parametrize("effort", Effort)
+def test_the_options_are_xlas(no_flags, effort):
+    options = options_for(effort)
+    assert options.items() <= compilation.OPTIONS[effort].items()
     assert (LEVEL in options) == (jax.default_backend() == "cpu")
 
 
+def test_users_have_full_and_quick(no_flags):
+    assert jflow.compiler_options() == options_for(Effort.FULL)
+    assert jflow.compiler_options(quick=True) == options_for(Effort.QUICK)
+
+
 def test_options_that_xla_does_not_have_are_left_out(monkeypatch, no_flags):
-    monkeypatch.setitem(compilation.QUICK, "xla_cpu_no_such_option", True)
+    quick = compilation.OPTIONS[Effort.QUICK]
+    monkeypatch.setitem(quick, "xla_cpu_no_such_option", True)
     assert "xla_cpu_no_such_option" not in jflow.compiler_options(quick=True)
 
 
@@ -39,7 +44,9 @@ def test_what_xla_flags_set_stays(monkeypatch):
     assert LEVEL not in jflow.compiler_options()
 
 
-def test_init_is_the_same_as_part_of_another_program(no_flags):
+@pytest.mark.parametrize("tiny", [0, 2**28])
+def test_init_is_the_same_as_part_of_another_program(no_flags, monkeypatch, tiny):
+    monkeypatch.setattr(compilation, "TINY", tiny)
     # A flow of its own: the options are those of its first call.
     init = jflow.models.realnvp((2,), couplings=2, hidden=(8,)).init
     key = jax.random.key(1)
@@ -56,11 +63,30 @@ def test_init_is_the_same_as_part_of_another_program(no_flags):
     assert jax.tree.structure(shapes) == jax.tree.structure(expected)
 
 
-def trained(monkeypatch, short):
+def test_a_new_state_is_of_copies_and_the_same_within_a_program(no_flags):
+    params = FLOW.init(jax.random.key(1), X)
+    optimizer, key = optax.adam(1e-3), jax.random.key(2)
+
+    def build(params):
+        state = init_state(params, optimizer, key, average=True, best=True)
+        return state._replace(key=jax.random.key_data(state.key))
+
+    state = build(params)
+    for expected in (state, state._replace(params=params, average=params)):
+        found = jax.jit(build)(params)
+        for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+            np.testing.assert_array_equal(a, b)
+            assert a.dtype == b.dtype and not b.weak_type
+    arrays = jax.tree.leaves((params, state))
+    assert len({a.unsafe_buffer_pointer() for a in arrays}) == len(arrays)
+
+
+def trained(monkeypatch, tiny, short):
     asked = []
+    monkeypatch.setattr(compilation, "TINY", tiny)
     monkeypatch.setattr(compilation, "SHORT", short)
     monkeypatch.setattr(
-        dispatch, "compiler_options", lambda *, quick: asked.append(quick) or {}
+        dispatch, "options_for", lambda effort: asked.append(effort) or {}
     )
     for piece in (dispatch.many_steps, dispatch.evaluation):
         piece.cache_clear()
@@ -78,14 +104,19 @@ def trained(monkeypatch, short):
     return asked
 
 
-def test_only_short_trainings_are_compiled_quickly(monkeypatch):
+def test_each_piece_of_a_training_has_what_it_is_worth(monkeypatch):
     params = FLOW.init(jax.random.key(1), X)
-    work = 4 * 8 * sum(leaf.size for leaf in jax.tree.leaves(params))
-    assert trained(monkeypatch, work) == [True, True]
-    assert trained(monkeypatch, work - 1) == [False, False]
+    size = sum(leaf.size for leaf in jax.tree.leaves(params))
+    # Steps see 4 x 8 examples, the one evaluation 16.
+    for tiny, short, expected in (
+        (32, 32, [Effort.LEAST, Effort.LEAST]),
+        (16, 32, [Effort.QUICK, Effort.LEAST]),
+        (0, 31, [Effort.FULL, Effort.QUICK]),
+    ):
+        assert trained(monkeypatch, tiny * size, short * size) == expected
 
 
-def test_both_ways_give_the_same_numbers(no_flags):
+def test_all_ways_give_the_same_numbers(no_flags):
     def loss(params):
         return -FLOW.log_prob(params, X).mean()
 
@@ -95,7 +126,8 @@ def test_both_ways_give_the_same_numbers(no_flags):
     )
     grads = [
         jax.jit(jax.grad(loss), compiler_options=options)(params)
-        for options in (jflow.compiler_options(quick=True), {})
+        for options in ({}, *map(options_for, Effort))
     ]
-    for a, b in zip(*map(jax.tree.leaves, grads), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    for found in grads[1:]:
+        for a, b in zip(*map(jax.tree.leaves, (found, grads[0])), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)

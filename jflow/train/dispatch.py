@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from jflow.bijector import Array, Condition, Params
-from jflow.compilation import compiler_options
+from jflow.compilation import Effort, options_for
 from jflow.parallel import batch_sharding, constrain_params, replicated
 from jflow.train.losses import Loss
 from jflow.train.step import (
@@ -35,12 +36,12 @@ class Target(NamedTuple):
     Attributes:
         mesh: the devices that share a batch; None for one.
         sharded: whether they share parameters and optimiser state, too.
-        quick: whether steps are so few that compiling takes longer than all of them.
+        effort: how much compilation is worth to them.
     """
 
     mesh: Mesh | None = None
     sharded: bool = False
-    quick: bool = False
+    effort: Effort = Effort.FULL
 
 
 class Order(NamedTuple):
@@ -52,7 +53,9 @@ class Order(NamedTuple):
 
 def unknown_order(n: int) -> Order:
     """An order that belongs to no epoch, so that the first step draws one."""
-    return Order(jnp.full((), -1, jnp.int32), jnp.arange(n))
+    # Made on the host, where nothing is compiled for it.
+    indices = np.arange(n, dtype=jax.dtypes.canonicalize_dtype(int))
+    return Order(np.int32(-1), indices)
 
 
 def draw_order(key: Array, epoch: Array, n: int) -> Order:
@@ -121,8 +124,7 @@ def _jit(function, target, **options):
 
     elif target.mesh is not None:
         options["out_shardings"] = replicated(target.mesh)
-    compilation = compiler_options(quick=target.quick)
-    return jax.jit(function, compiler_options=compilation, **options)
+    return jax.jit(function, compiler_options=options_for(target.effort), **options)
 
 
 @functools.lru_cache(maxsize=64)

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from jflow.arguments import check_key
 from jflow.bijector import Array, Condition, Params
-from jflow.compilation import is_short
+from jflow.compilation import Effort, worth
 from jflow.flow import Flow
 from jflow.parallel import AXIS, agree, check_mesh, gather
 from jflow.parallel import shard_params as divide_params
@@ -71,8 +71,9 @@ def fit(
     (shuffled anew in each epoch, its last partial batch dropped), the noise, the
     validation split. A second call with the same flow, optimiser and loss objects
     compiles nothing. On a CPU short trainings on arrays, `steps * batch_size` times the
-    number of parameters up to 2^33, are compiled quickly (`jflow.compiler_options`),
-    and their numbers may differ from a longer one's in the last digits.
+    number of parameters up to 2^33, are compiled quickly (`jflow.compiler_options`), up
+    to 2^28 with the least effort, and so are evaluations by what they see: numbers may
+    differ from a longer training's in the last digits.
 
     With `checkpoint=`, calling `fit` again with the same arguments goes on where the
     last checkpoint ends, and ends with the same parameters, bit for bit, as a run that
@@ -168,8 +169,8 @@ def fit(
     place = placement(mesh, state, x if is_array(x) else None, condition)
     spread = (lambda tree: divide_params(tree, mesh)) if shard_params else place
     state = spread(state)
-    quick = is_array(x) and is_short(state.params, steps * batch_size)
-    target = Target(mesh, shard_params, quick)
+    effort = worth(state.params, steps * batch_size) if is_array(x) else Effort.FULL
+    target = Target(mesh, shard_params, effort)
     with contextlib.ExitStack() as stack:
         store = earlier = None
         if checkpoint is not None:
@@ -179,6 +180,10 @@ def fit(
         source, held_out = read_data(
             step, state, x, condition, validation, batch_size, target, place
         )
+        evaluate_every = evaluate_every or max(source.epoch or 1_000, 100)
+        if held_out is not None:
+            examples = held_out[0].shape[0] * (steps // evaluate_every + 1)
+            target = target._replace(effort=worth(state.params, examples))
         run = _Run(
             source=source,
             loss=loss,
@@ -186,7 +191,7 @@ def fit(
             store=store,
             history=start_history(earlier),
             steps=steps,
-            evaluate_every=evaluate_every or max(source.epoch or 1_000, 100),
+            evaluate_every=evaluate_every,
             checkpoint_every=checkpoint_every,
             patience=patience,
             callbacks=tuple(callbacks),

@@ -10,6 +10,7 @@ import optax
 
 from jflow.arguments import cached, typed_key
 from jflow.bijector import Array, Condition, Params, log_det_dtype
+from jflow.compilation import Effort, jit_once
 from jflow.flow import Flow
 from jflow.train.labels import (
     FIXED,
@@ -91,16 +92,10 @@ def init_state(
         >>> state = init_state(params, optax.adam(1e-3), key)
     """
     check_params(params)
-    zero = jnp.zeros((), jnp.int32)
-    state = TrainState(
-        step=zero,
-        params=params,
-        opt_state=prepare_optimizer(optimizer).init(params),
-        key=typed_key(key),
-        average=params if average else None,
-        best=Best(params, jnp.full((), jnp.inf), zero) if best else None,
-    )
-    return jax.tree.map(_copy, state)
+    together, apart = _blank(optimizer, average, best)
+    # Compiled in one program, what is divided among devices would not stay so.
+    build = apart if _on_several(params) else together
+    return build(params, typed_key(key))
 
 
 @cached
@@ -200,6 +195,31 @@ def make_train_step(
         return where(finite, new, state), metrics
 
     return step
+
+
+@cached
+def _blank(optimizer, average, best):
+    """`(params, key) -> TrainState` in one program, and step by step."""
+
+    def build(params, key):
+        zero = jnp.zeros((), jnp.int32)
+        state = TrainState(
+            step=zero,
+            params=params,
+            opt_state=prepare_optimizer(optimizer).init(params),
+            key=key,
+            average=params if average else None,
+            best=Best(params, jnp.full((), jnp.inf), zero) if best else None,
+        )
+        return jax.tree.map(_copy, state)
+
+    return jit_once(build, lambda *_: Effort.LEAST), build
+
+
+def _on_several(tree):
+    arrays = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
+    known = [leaf for leaf in arrays if not isinstance(leaf, jax.core.Tracer)]
+    return any(len(leaf.devices()) > 1 for leaf in known)
 
 
 def _copy(leaf):

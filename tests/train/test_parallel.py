@@ -163,6 +163,17 @@ def test_parameters_may_be_divided_as_well(mesh, same, tmp_path):
         quiet(wide, params, x, ADAM, shard_params=True, steps=1)
 
 
+def test_a_state_is_divided_as_its_parameters_are(mesh):
+    params = {"kernel": jnp.ones((16, 256))}
+    divided = parallel.shard_params(params, mesh)
+    assert not divided["kernel"].sharding.is_fully_replicated
+    for many in (divided, parallel.replicate(params, mesh)):
+        state = init_state(many, ADAM, KEY, average=True, best=True)
+        like = [a for a in jax.tree.leaves(state) if a.shape == (16, 256)]
+        assert len(like) == 5
+        assert {a.sharding for a in like} == {many["kernel"].sharding}
+
+
 def everywhere(tree):
     return jax.tree.map(lambda leaf: jnp.stack([leaf] * 8), tree)
 
