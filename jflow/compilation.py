@@ -91,12 +91,12 @@ def _known(option, value):
     return True
 
 
-def jit_once(function: Callable, effort: Callable[..., Effort]) -> Callable:
+def jit_once(function: Callable, effort_of: Callable[..., Effort]) -> Callable:
     """`jax.jit(function)`, compiled for the one time that it runs.
 
     Args:
         function: takes arrays and trees of them, by their positions.
-        effort: `(what it returns, as shapes, *its arguments) -> Effort`.
+        effort_of: `(what it returns, as shapes, *its arguments) -> Effort`.
     """
     part = jax.jit(function)
 
@@ -110,6 +110,6 @@ def jit_once(function: Callable, effort: Callable[..., Effort]) -> Callable:
         leaves = jax.tree.leaves((args, jnp.zeros(())))
         if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
             return part(*args)
-        return whole(effort(jax.eval_shape(part, *args), *args))(*args)
+        return whole(effort_of(jax.eval_shape(part, *args), *args))(*args)
 
     return call

@@ -92,10 +92,11 @@ def init_state(
         >>> state = init_state(params, optax.adam(1e-3), key)
     """
     check_params(params)
-    together, apart = _blank(optimizer, average, best)
-    # Compiled in one program, what is divided among devices would not stay so.
-    build = apart if _on_several(params) else together
-    return build(params, typed_key(key))
+    key, tx = typed_key(key), prepare_optimizer(optimizer)
+    at_once, by_parts = _builders(tx, average, best)
+    # In one program, what is divided among devices would not stay so.
+    build = by_parts if _on_several((params, key)) else at_once
+    return build(params, key)
 
 
 @cached
@@ -198,15 +199,18 @@ def make_train_step(
 
 
 @cached
-def _blank(optimizer, average, best):
-    """`(params, key) -> TrainState` in one program, and step by step."""
+def _builders(tx, average, best):
+    """`(params, key) -> TrainState`: in one program, and array by array.
+
+    The one is for the CPU's sake, where each shape of zeros is a program of its own.
+    """
 
     def build(params, key):
         zero = jnp.zeros((), jnp.int32)
         state = TrainState(
             step=zero,
             params=params,
-            opt_state=prepare_optimizer(optimizer).init(params),
+            opt_state=tx.init(params),
             key=key,
             average=params if average else None,
             best=Best(params, jnp.full((), jnp.inf), zero) if best else None,
@@ -219,7 +223,7 @@ def _blank(optimizer, average, best):
 def _on_several(tree):
     arrays = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
     known = [leaf for leaf in arrays if not isinstance(leaf, jax.core.Tracer)]
-    return any(len(leaf.devices()) > 1 for leaf in known)
+    return len({device for leaf in known for device in leaf.devices()}) > 1
 
 
 def _copy(leaf):
