@@ -54,7 +54,8 @@ def compiler_options(*, quick: bool = False) -> dict[str, Any]:
     Args:
         quick: steps may run 2 to 18 % slower, single passes up to a third, if they
             compile in half the time and memory (JAX up to 0.10; later versions have no
-            such option). `Flow.init` and short trainings by `fit` are compiled so.
+            such option). Short trainings by `fit` are compiled so; `Flow.init` and what
+            is over in a moment, so or with less effort still.
 
     Example:
         >>> import jax, jax.numpy as jnp

@@ -31,6 +31,7 @@ from jflow.train.step import (
     Step,
     TrainState,
     as_batch,
+    committed_devices,
 )
 
 # Batches from outside that may wait for the device: enough to keep it busy, few enough
@@ -252,12 +253,7 @@ def placement(mesh: Mesh | None, *trees: Any) -> Callable:
     """Where arrays go: on all of the mesh, or where the user's own have been put."""
     if mesh is not None:
         return lambda tree: replicate(tree, mesh)
-    devices = {
-        device
-        for leaf in jax.tree.leaves(trees)
-        if isinstance(leaf, jax.Array) and leaf.committed
-        for device in leaf.devices()
-    }
+    devices = committed_devices(trees)
     if len(devices) > 1:
         raise ValueError(
             f"fit: params and x live on {len(devices)} devices; pass mesh="

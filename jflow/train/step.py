@@ -95,7 +95,7 @@ def init_state(
     key, tx = typed_key(key), prepare_optimizer(optimizer)
     at_once, by_parts = _builders(tx, average, best)
     # In one program, what is divided among devices would not stay so.
-    build = by_parts if _on_several((params, key)) else at_once
+    build = by_parts if len(committed_devices((params, key))) > 1 else at_once
     return build(params, key)
 
 
@@ -220,10 +220,11 @@ def _builders(tx, average, best):
     return jit_once(build, lambda *_: Effort.LEAST), build
 
 
-def _on_several(tree):
+def committed_devices(tree: Any) -> set[jax.Device]:
+    """Where the tree's arrays have been put, those that JAX would not move."""
     arrays = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
     known = [leaf for leaf in arrays if not isinstance(leaf, jax.core.Tracer)]
-    return len({device for leaf in known for device in leaf.devices()}) > 1
+    return {device for leaf in known if leaf.committed for device in leaf.devices()}
 
 
 def _copy(leaf):
