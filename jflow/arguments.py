@@ -153,24 +153,33 @@ def check_finite(owner: str, **trees: Any) -> None:
                 )
 
 
-def parameter_check(init: Callable[..., Any]) -> Callable[..., None]:
-    """`(owner, params, x, condition)`: ValueError unless `init` makes such params.
+def parameter_check(
+    init: Callable[..., Any],
+) -> tuple[Callable[..., Any], Callable[..., None]]:
+    """`init`, and a check: ValueError unless it makes such params.
 
-    `init` is evaluated for shapes alone, once per shape of event and condition.
+    The check is `(owner, params, x, condition)`. What `init` made of a shape of event
+    and condition is known; else it is evaluated for shapes alone, once for each.
     """
     known = {}
 
+    def name(data):
+        leaves, treedef = jax.tree.flatten(data)
+        return treedef, tuple((a.shape[1:], jnp.result_type(a)) for a in leaves)
+
+    def noted(key, x, condition):
+        params = init(key, x, condition)
+        known[name((x, condition))] = _shapes(params)
+        return params
+
     def form(x, condition):
-        spec = jax.tree.map(
-            lambda a: jax.ShapeDtypeStruct((MANY, *a.shape[1:]), a.dtype),
-            (x, condition),
-        )
-        leaves, treedef = jax.tree.flatten(spec)
-        name = treedef, tuple((a.shape, a.dtype) for a in leaves)
-        if name not in known:
-            made = jax.eval_shape(lambda *data: init(jax.random.key(0), *data), *spec)
-            known[name] = _shapes(made)
-        return known[name]
+        data = x, condition
+        if name(data) not in known:
+            spec = jax.tree.map(
+                lambda a: jax.ShapeDtypeStruct((MANY, *a.shape[1:]), a.dtype), data
+            )
+            jax.eval_shape(lambda *data: noted(jax.random.key(0), *data), *spec)
+        return known[name(data)]
 
     def check(owner, params, x, condition):
         given = _shapes(params)
@@ -196,7 +205,7 @@ def parameter_check(init: Callable[..., Any]) -> Callable[..., None]:
             "and this flow's own params.\n  " + "\n  ".join(lines[:5])
         )
 
-    return check
+    return noted, check
 
 
 def _shapes(params):

@@ -1,5 +1,6 @@
 """Combinators: ordinary Python over the protocol's three functions."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -20,7 +21,7 @@ from jflow.bijector import (
 )
 from jflow.mixing import compose, mixing, mixing_of
 from jflow.reversible import check_anchor, recomputing_loop, recomputing_scan
-from jflow.unrolled import check_unroll, storing_scan
+from jflow.storing import check_storing, storing_scan
 
 __all__ = [
     "chain",
@@ -120,6 +121,7 @@ def repeat(
     reversible: bool = False,
     anchor: int | None = None,
     unroll: bool = False,
+    keep: Sequence[str] | None = None,
 ) -> Bijector:
     """`n` independently initialised copies in sequence, under one `lax.scan`.
 
@@ -131,11 +133,16 @@ def repeat(
         reversible, anchor: as in `chain`; training memory is then flat in `n`.
         unroll: write the copies out where a pass is differentiated. A training step of
             few layers then takes less time, and compiling it more, the more of them.
+        keep: what the backward pass on a CPU keeps besides each copy's input, by the
+            names that `jax.ad_checkpoint.checkpoint_name` gave it (`jflow.nets`'
+            convolutions are `"conv"`), or `()`. The rest it computes again, where that
+            takes less than to store and fetch it. All that it needs by default.
 
     Raises:
-        TypeError: `unroll` is neither True nor False.
-        ValueError: `n` is not a positive integer, or `unroll` and `reversible` are both
-            True; at `init`, if the bijector changes the event's shape or dtype.
+        TypeError: `unroll` is neither True nor False, or `keep` holds no names.
+        ValueError: `n` is not a positive integer, or two of `reversible`, `unroll` and
+            `keep` are asked for; at `init`, if the bijector changes the event's shape
+            or dtype.
 
     Example:
         >>> deep = repeat(identity(), 32, reversible=True)
@@ -143,7 +150,7 @@ def repeat(
     check_bijector_type("repeat", bijector)
     check_anchor("repeat", reversible, anchor)
     check_positive("repeat", n=n)
-    check_unroll("repeat", unroll, reversible)
+    check_storing("repeat", unroll, keep, reversible)
     name = name_of(bijector)
 
     def run_init(key, x, condition=None):
@@ -166,7 +173,7 @@ def repeat(
     def sequence(apply, undo, reverse):
         if reversible:
             return recomputing_scan(apply, undo, n, reverse, anchor)
-        return storing_scan(apply, n, reverse, unroll)
+        return storing_scan(apply, n, reverse, unroll, keep)
 
     scan_ahead = sequence(ahead, back, False)
     scan_back = sequence(back, ahead, True)

@@ -83,14 +83,17 @@ def flow(bijector: Bijector, base: Base) -> Flow:
     if not isinstance(base, Base):
         raise TypeError(f"flow: base is {base!r}, not a Base such as normal((2,)).")
 
-    def init(key, x, condition=None):
-        x = as_batch("init", "x", x)
-        condition = broadcast_condition("init", condition, x.shape[0])
+    def make_params(key, x, condition):
         bijector_key, base_key = jax.random.split(key)
         params, z = init_with_output(bijector, bijector_key, x, condition)
         return {"bijector": params, "base": base.init(base_key, z, condition)}
 
-    check_params = parameter_check(init)
+    make_params, check_params = parameter_check(make_params)
+
+    def init(key, x, condition=None):
+        x = as_batch("init", "x", x)
+        condition = broadcast_condition("init", condition, x.shape[0])
+        return make_params(key, x, condition)
 
     def encode_with_log_det(owner, params, x, condition, key):
         x = as_batch(owner, "x", x)

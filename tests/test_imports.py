@@ -21,9 +21,9 @@ MODULES = sorted(
 ALLOWED = {
     "bijector": set(),
     "reversible": {"bijector"},
-    "unrolled": {"bijector"},
+    "storing": {"bijector"},
     "mixing": {"bijector"},
-    "combinators": {"bijector", "mixing", "reversible", "unrolled"},
+    "combinators": {"bijector", "mixing", "reversible", "storing"},
     "scalars": {"bijector", "scalars"},
     "arguments": {"bijector"},
     "compilation": {"bijector"},

@@ -121,7 +121,9 @@ def glow(
     step = chain(
         actnorm(gain=3.0), mix, coupling(choose("glow", "law", law, COUPLINGS), net)
     )
-    steps = repeat(step, depth, reversible=reversible, anchor=anchor)
+    # What a step computes besides its convolutions takes less time than to keep it.
+    keep = ("conv",) if image and not reversible else None
+    steps = repeat(step, depth, reversible=reversible, anchor=anchor, keep=keep)
     priors = choose("glow", "prior", prior, {"conditional": True, "unit": False})
     top = actnorm()
     body = (
