@@ -81,14 +81,13 @@ def coupling(
                 f"coupling: the network returned {out.shape}, expected {expected}; "
                 "build its last layer with the out_features it is given."
             )
-        out = out.reshape(*active.shape[:-1], predicted, active.shape[-1])
-        raw = jnp.swapaxes(out, -1, -2)
-        if not law.learned:
-            return raw
-        learned = jnp.broadcast_to(
-            params["learned"], (*raw.shape[:-1], len(law.learned))
-        )
-        return jnp.concatenate([raw, learned], axis=-1)
+        rows = out.reshape(*active.shape[:-1], predicted, active.shape[-1])
+        if law.learned:
+            learned = jnp.swapaxes(params["learned"], -1, -2)
+            shape = *active.shape[:-1], *learned.shape[-2:]
+            learned = jnp.broadcast_to(learned, shape)
+            rows = jnp.concatenate([rows, learned], axis=-2)
+        return jnp.swapaxes(rows, -1, -2)
 
     def init(key, x, condition=None):
         parts, own, law = part(x)

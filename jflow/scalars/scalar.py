@@ -45,9 +45,10 @@ def unpack(raw: Array, x: Array) -> list[Array]:
     raw = raw.astype(jnp.promote_types(jnp.result_type(raw, x), jnp.float32))
     if raw.ndim == 1:
         return list(raw)
-    # Split, not indexed: cotangents are then concatenated, in loops that vectorise.
-    rows = jnp.split(jnp.swapaxes(raw, -1, -2), raw.shape[-1], axis=-2)
-    return [row.squeeze(-2) for row in rows]
+    # Split, not indexed: cotangents are then concatenated, in loops that vectorise. As
+    # networks put them out, side by side: XLA concatenates again for another shape.
+    rows = jnp.swapaxes(raw, -1, -2).reshape(*raw.shape[:-2], -1)
+    return jnp.split(rows, raw.shape[-1], axis=-1)
 
 
 def promote(raw: Array, x: Array) -> tuple[Array, Array]:
