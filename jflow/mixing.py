@@ -22,10 +22,14 @@ Step = tuple[Pass, Params, Array | None]
 
 def matmul(x: Array, w: Array) -> Array:
     """`x @ w` at the highest precision: what must be undone must not be rounded."""
-    # By rows, images too: XLA writes the cotangent again for each shape that is read.
-    rows = x.reshape(-1, x.shape[-1])
-    y = jnp.matmul(rows, w, precision="highest").astype(x.dtype)
-    return y.reshape(*x.shape[:-1], w.shape[-1])
+
+    def product(x):
+        return jnp.matmul(x, w, precision="highest").astype(x.dtype)
+
+    if w.ndim > 2:
+        return product(x)
+    # By rows, images too: XLA writes a cotangent again for each shape that is read.
+    return product(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], w.shape[-1])
 
 
 def reorder(x: Array, order: Array) -> Array:

@@ -211,6 +211,12 @@ CASES = [
     Case("roll", "roll", jflow.roll),
     Case("roll-places", "roll", lambda: jflow.roll(-2), shape=IMAGE),
     Case("permutation", "permutation", lambda: jflow.permutation([2, 0, 4, 1, 3])),
+    Case(
+        "permutation-columns",
+        "permutation",
+        lambda: jflow.permutation([0, 3, 1, 4, 2, 5]),
+        shape=(2, 6),
+    ),
     Case("random_permutation", "random_permutation", jflow.random_permutation),
     *(
         Case(

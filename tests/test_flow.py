@@ -54,6 +54,27 @@ def test_bases_integrate_to_one_and_sample_their_density(name, temperature):
     np.testing.assert_allclose(z.var(0), variance, rtol=0.05)
 
 
+def test_what_init_made_is_not_made_again_to_check_parameters():
+    made = []
+
+    def init(key, x, condition=None):
+        made.append(x.shape)
+        return jnp.zeros(x.shape[1:])
+
+    def forward(params, x, condition=None, key=None):
+        return x + params, jnp.zeros(len(x))
+
+    flow = jflow.flow(jflow.Bijector(init, forward, forward), jflow.normal((2,)))
+    params = flow.init(KEY, jnp.ones((4, 2)))
+    made.clear()
+    flow.log_prob(params, jnp.ones((8, 2)))
+    flow.sample(params, KEY, 3)
+    assert not made
+    with pytest.raises(ValueError, match="do not fit"):
+        flow.log_prob(params, jnp.ones((8, 3)))
+    assert made
+
+
 def test_class_normal_takes_labels_and_one_hot_rows():
     base = BASES["class_normal"]
     z, labels = jnp.ones((4, 2)), jnp.array([0, 1, 2, 1])

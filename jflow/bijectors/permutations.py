@@ -97,15 +97,7 @@ def permutation(order: Sequence[int]) -> Bijector:
         raise ValueError(
             f"permutation: order must hold each of 0 .. n-1 once, got {order.tolist()}."
         )
-    back = np.argsort(order)
-    step = _column_step(order)
-    rows = order.size // step if step else 0
-
-    def by(order, step, x):
-        if not step:
-            return reorder(x, order)
-        grid = x.reshape(*x.shape[:-1], -1, step)
-        return jnp.swapaxes(grid, -1, -2).reshape(x.shape)
+    there, back = _reordered(order), _reordered(np.argsort(order))
 
     def init(key, x, condition=None):
         _check_channels(x)
@@ -120,11 +112,11 @@ def permutation(order: Sequence[int]) -> Bijector:
 
     def forward(params, x, condition=None, key=None):
         _check_channels(x)
-        return by(order, step, x), zero_log_det(x)
+        return there(x), zero_log_det(x)
 
     def inverse(params, z, condition=None, key=None):
         _check_channels(z)
-        return by(back, rows, z), zero_log_det(z)
+        return back(z), zero_log_det(z)
 
     return Bijector(init, mixing("order", forward), mixing("order", inverse))
 
@@ -153,10 +145,20 @@ def random_permutation() -> Bijector:
     return Bijector(init, mixing("order", forward), mixing("order", inverse))
 
 
-def _column_step(order):
-    """The width of the grid whose columns, one after the other, are `order`; or 0."""
-    step = int(order[1]) if order.size > 1 else 0
-    if step < 1 or order.size % step:
-        return 0
-    columns = np.arange(order.size).reshape(-1, step).T.ravel()
-    return step if np.array_equal(order, columns) else 0
+def _reordered(order):
+    """`x -> x[..., order]`, for an order that reads a grid by columns a transposition.
+
+    Even places and then odd ones, for instance. XLA's gathers have no vectors.
+    """
+    width = int(order[1]) if order.size > 1 else 1
+    if not width or order.size % width:
+        width = 1
+    columns = np.arange(order.size).reshape(-1, width).T
+    if not np.array_equal(order, columns.ravel()):
+        return lambda x: reorder(x, order)
+
+    def transposed(x):
+        grid = x.reshape(*x.shape[:-1], *columns.T.shape)
+        return jnp.swapaxes(grid, -1, -2).reshape(x.shape)
+
+    return transposed
