@@ -22,8 +22,8 @@ def check_storing(
     if not isinstance(unroll, bool):
         raise TypeError(f"{owner}: unroll must be True or False, got {unroll!r}.")
     names = () if keep is None else keep
-    named = not isinstance(names, str) and all(isinstance(k, str) for k in names)
-    if not named:
+    listed = isinstance(names, Sequence) and not isinstance(names, str)
+    if not (listed and all(isinstance(name, str) for name in names)):
         raise TypeError(
             f"{owner}: keep must be names, ('conv',) for instance, or (), got {keep!r}."
         )

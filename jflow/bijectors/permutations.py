@@ -146,19 +146,18 @@ def random_permutation() -> Bijector:
 
 
 def _reordered(order):
-    """`x -> x[..., order]`, for an order that reads a grid by columns a transposition.
-
-    Even places and then odd ones, for instance. XLA's gathers have no vectors.
+    """`x -> x[..., order]`; where `order` reads a grid column by column, as even places
+    and then odd ones do, a transposition: XLA's gathers have no vectors.
     """
     width = int(order[1]) if order.size > 1 else 1
     if not width or order.size % width:
         width = 1
-    columns = np.arange(order.size).reshape(-1, width).T
-    if not np.array_equal(order, columns.ravel()):
+    grid = np.arange(order.size).reshape(-1, width)
+    if not np.array_equal(order, grid.T.ravel()):
         return lambda x: reorder(x, order)
 
     def transposed(x):
-        grid = x.reshape(*x.shape[:-1], *columns.T.shape)
-        return jnp.swapaxes(grid, -1, -2).reshape(x.shape)
+        rows = x.reshape(*x.shape[:-1], *grid.shape)
+        return jnp.swapaxes(rows, -1, -2).reshape(x.shape)
 
     return transposed

@@ -71,7 +71,8 @@ def glow(
             additive law, whose inverse is exact up to rounding. The affine law's
             divides by scales that training may bring near zero, where rebuilt inputs
             drift and gradients overflow: give it an `anchor`, and watch
-            `jflow.diagnostics.reconstruction_error`.
+            `jflow.diagnostics.reconstruction_error`. Else the backward pass on a CPU
+            keeps each step's input and its convolutions' outputs.
         anchor: with `reversible`, keep every so-manieth step's output.
         dtype: of the networks' hidden layers.
 

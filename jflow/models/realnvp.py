@@ -131,7 +131,8 @@ def _scale(
             layers = [layer for turn in turns for layer in (turn, *norms)]
             return [chain(*layers, reversible=reversible)]
         layer = chain(coupling(law, net, mask), *norms, exchange)
-        stack = repeat(layer, n, reversible=reversible)
+        keep = None if reversible else ("conv",)
+        stack = repeat(layer, n, reversible=reversible, keep=keep)
         return [stack, exchange] if n % 2 else [stack]
 
     # A mirror along an even side exchanges the checkerboard's parts.

@@ -27,7 +27,7 @@ Step = Callable[..., tuple["TrainState", dict[str, Array]]]
 # order. Everything random in training is a function of the state's key and a counter.
 NOISE, ORDER, EVALUATION, HOLD_OUT = range(4)
 
-# Numbers in a leaf that norms copy on a CPU, a MiB in single precision.
+# Leaves of so many numbers a CPU may copy: a MiB in single precision.
 SMALL = 2**18
 
 
@@ -271,26 +271,25 @@ def stream(key: Array, name: int) -> Array:
 
 
 def where(condition: Array, new: Any, old: Any) -> Any:
-    """One of two trees, leaf by leaf.
-
-    On a CPU small leaves by one conditional, which XLA copies without any loops.
-    """
+    """One of two trees, leaf by leaf; on a CPU small leaves by one conditional, which
+    XLA copies without compiling a loop for each shape."""
     leaves, treedef = jax.tree.flatten(new)
     pairs = list(zip(leaves, jax.tree.leaves(old), strict=True))
-    small = [jax.default_backend() == "cpu" and a.size <= SMALL for a, _ in pairs]
-    together = iter(
-        jax.lax.cond(
-            condition,
-            lambda pairs: [a for a, _ in pairs],
-            lambda pairs: [b for _, b in pairs],
-            [pair for pair, few in zip(pairs, small, strict=True) if few],
-        )
+    large = 0 if jax.default_backend() != "cpu" else SMALL + 1
+    small = [pair for pair in pairs if pair[0].size < large]
+    together = iter(jax.lax.cond(condition, _first, _second, small) if small else ())
+    return treedef.unflatten(
+        next(together) if a.size < large else jnp.where(condition, a, b)
+        for a, b in pairs
     )
-    chosen = [
-        next(together) if few else jnp.where(condition, *pair)
-        for pair, few in zip(pairs, small, strict=True)
-    ]
-    return treedef.unflatten(chosen)
+
+
+def _first(pairs):
+    return [a for a, _ in pairs]
+
+
+def _second(pairs):
+    return [b for _, b in pairs]
 
 
 def current_params(state: TrainState) -> Params:
