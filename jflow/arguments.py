@@ -174,12 +174,13 @@ def parameter_check(
 
     def form(x, condition):
         data = x, condition
-        if name(data) not in known:
+        key = name(data)
+        if key not in known:
             spec = jax.tree.map(
                 lambda a: jax.ShapeDtypeStruct((MANY, *a.shape[1:]), a.dtype), data
             )
             jax.eval_shape(lambda *data: noted(jax.random.key(0), *data), *spec)
-        return known[name(data)]
+        return known[key]
 
     def check(owner, params, x, condition):
         given = _shapes(params)

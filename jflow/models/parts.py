@@ -175,12 +175,10 @@ def alternating(
         reversible: as of `repeat`.
     """
     sorted_places = [*range(0, size, 2), *range(1, size, 2)]
-    storing = {}
-    if not reversible:
-        storing["unroll"] = couplings <= SHALLOW
-        storing["keep"] = () if couplings >= DEEP else None
     layer = chain(*layers, roll())
-    stack = repeat(layer, couplings, reversible=reversible, **storing)
+    unroll = couplings <= SHALLOW and not reversible
+    keep = () if couplings >= DEEP and not reversible else None
+    stack = repeat(layer, couplings, reversible=reversible, unroll=unroll, keep=keep)
     return [permutation(sorted_places), stack]
 
 

@@ -271,25 +271,20 @@ def stream(key: Array, name: int) -> Array:
 
 
 def where(condition: Array, new: Any, old: Any) -> Any:
-    """One of two trees, leaf by leaf; on a CPU small leaves by one conditional, which
-    XLA copies without compiling a loop for each shape."""
-    leaves, treedef = jax.tree.flatten(new)
-    pairs = list(zip(leaves, jax.tree.leaves(old), strict=True))
-    large = 0 if jax.default_backend() != "cpu" else SMALL + 1
-    small = [pair for pair in pairs if pair[0].size < large]
-    together = iter(jax.lax.cond(condition, _first, _second, small) if small else ())
-    return treedef.unflatten(
-        next(together) if a.size < large else jnp.where(condition, a, b)
-        for a, b in pairs
-    )
-
-
-def _first(pairs):
-    return [a for a, _ in pairs]
-
-
-def _second(pairs):
-    return [b for _, b in pairs]
+    """One of two trees, leaf by leaf; the small leaves by one conditional."""
+    new, treedef = jax.tree.flatten(new)
+    old = jax.tree.leaves(old)
+    chosen = [
+        None if _small(a) else jnp.where(condition, a, b)
+        for a, b in zip(new, old, strict=True)
+    ]
+    small = [i for i, leaf in enumerate(chosen) if leaf is None]
+    if small:
+        pair = [new[i] for i in small], [old[i] for i in small]
+        picked = jax.lax.cond(condition, lambda a, _: a, lambda _, b: b, *pair)
+        for i, leaf in zip(small, picked, strict=True):
+            chosen[i] = leaf
+    return treedef.unflatten(chosen)
 
 
 def current_params(state: TrainState) -> Params:
@@ -351,17 +346,16 @@ def _sum(tree):
 
 
 def _vectors(tree):
-    """The leaves in float32 or better.
-
-    On a CPU small ones are put together, since XLA compiles loops for each shape, but
-    copies without any.
-    """
+    """The leaves in float32 or better, the small ones put together."""
     leaves = [leaf.astype(log_det_dtype(leaf)) for leaf in jax.tree.leaves(tree)]
-    if jax.default_backend() != "cpu":
-        return leaves
-    small = [leaf.ravel() for leaf in leaves if leaf.size <= SMALL]
-    large = [leaf for leaf in leaves if leaf.size > SMALL]
+    small = [leaf.ravel() for leaf in leaves if _small(leaf)]
+    large = [leaf for leaf in leaves if not _small(leaf)]
     return large + ([jnp.concatenate(small)] if small else [])
+
+
+def _small(leaf):
+    """Whether to copy it rather than to compile a loop for its shape, on a CPU."""
+    return jax.default_backend() == "cpu" and leaf.size <= SMALL
 
 
 def _all_finite(*numbers):
