@@ -18,18 +18,9 @@ from jflow.bases import __all__ as _bases
 from jflow.bijector import Bijector
 from jflow.bijectors import *  # noqa: F403
 from jflow.bijectors import __all__ as _bijectors
-from jflow.combinators import (
-    chain,
-    embed_condition,
-    frozen,
-    identity,
-    invert,
-    remat,
-    repeat,
-    split,
-    standardise_condition,
-)
+from jflow.combinators import chain, frozen, identity, invert, remat, repeat, split
 from jflow.compilation import compiler_options
+from jflow.conditions import embed_condition, standardise_condition
 from jflow.diagnostics import bits_per_dim, check_bijector
 from jflow.flow import Flow, flow
 from jflow.train import fit, load, save

@@ -107,10 +107,12 @@ def draw(
 ) -> Array:
     """`sampler(key, shape, *args)` of `jax.random`, the same numbers.
 
-    They are drawn along one axis: XLA compiles a generator's loops over the four axes
-    of images or kernels four times as long on the CPU.
+    They are drawn in rows: XLA compiles a generator's loops over the four axes of
+    images four times as long on the CPU, and those along one axis take 1.2 to 1.5 times
+    as long to run.
     """
-    return sampler(key, (math.prod(shape),), *args).reshape(shape)
+    rows = (*shape[:1], math.prod(shape[1:]))
+    return sampler(key, rows, *args).reshape(shape)
 
 
 def draw_start(

@@ -1,14 +1,12 @@
 """Combinators: ordinary Python over the protocol's three functions."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jflow.bijector import (
     Bijector,
-    channel_moments,
     check_bijector_type,
     check_positive,
     init_with_output,
@@ -25,14 +23,12 @@ from jflow.storing import check_storing, storing_scan
 
 __all__ = [
     "chain",
-    "embed_condition",
     "frozen",
     "identity",
     "invert",
     "remat",
     "repeat",
     "split",
-    "standardise_condition",
 ]
 
 
@@ -122,6 +118,7 @@ def repeat(
     anchor: int | None = None,
     unroll: bool = False,
     keep: Sequence[str] | None = None,
+    halves: bool = False,
 ) -> Bijector:
     """`n` independently initialised copies in sequence, under one `lax.scan`.
 
@@ -137,12 +134,17 @@ def repeat(
             names that `jax.ad_checkpoint.checkpoint_name` gave it (`jflow.nets`'
             convolutions are `"conv"`), or `()`. The rest it computes again, where that
             takes less than to store and fetch it. All that it needs by default.
+        halves: where a pass is not differentiated, the event goes from copy to copy in
+            two halves of its last axis, and two copies make a turn of the loop. For
+            affine couplings whose halves `roll` exchanges: nothing is put together
+            there to be taken apart again, and passes take 0.92 to 0.98 of the time.
 
     Raises:
-        TypeError: `unroll` is neither True nor False, or `keep` holds no names.
+        TypeError: `unroll` or `halves` is neither True nor False, or `keep` holds no
+            names.
         ValueError: `n` is not a positive integer, or two of `reversible`, `unroll` and
-            `keep` are asked for; at `init`, if the bijector changes the event's shape
-            or dtype.
+            `keep` are asked for, or `reversible` and `halves`; at `init`, if the
+            bijector changes the event's shape or dtype.
 
     Example:
         >>> deep = repeat(identity(), 32, reversible=True)
@@ -150,7 +152,7 @@ def repeat(
     check_bijector_type("repeat", bijector)
     check_anchor("repeat", reversible, anchor)
     check_positive("repeat", n=n)
-    check_storing("repeat", unroll, keep, reversible)
+    check_storing("repeat", unroll, keep, halves, reversible)
     name = name_of(bijector)
 
     def run_init(key, x, condition=None):
@@ -173,7 +175,7 @@ def repeat(
     def sequence(apply, undo, reverse):
         if reversible:
             return recomputing_scan(apply, undo, n, reverse, anchor)
-        return storing_scan(apply, n, reverse, unroll, keep)
+        return storing_scan(apply, n, reverse, unroll, keep, halves)
 
     scan_ahead = sequence(ahead, back, False)
     scan_back = sequence(back, ahead, True)
@@ -243,97 +245,6 @@ def frozen(bijector: Bijector) -> Bijector:
     def inverse(params, z, condition=None, key=None):
         held = jax.lax.stop_gradient(params["fixed"])
         return bijector.inverse(held, z, condition, key)
-
-    return Bijector(initialiser(run_init), forward, inverse)
-
-
-def embed_condition(bijector: Bijector, net: Any) -> Bijector:
-    """The condition first passes a learned network; every layer inside sees its output.
-
-    Args:
-        bijector: the conditional bijector.
-        net: anything with `init(key, condition) -> params` and
-            `apply(params, condition) -> embedding`, a Flax module for instance. The
-            condition may be any pytree that it takes.
-
-    Raises:
-        ValueError: at `init` or in a pass, if no condition is given.
-    """
-    check_bijector_type("embed_condition", bijector)
-    if not (hasattr(net, "init") and hasattr(net, "apply")):
-        raise TypeError(f"embed_condition: net needs init and apply, got {net!r}.")
-
-    def embed(params, condition):
-        if condition is None:
-            raise ValueError("embed_condition: condition is None; pass condition=.")
-        return net.apply(params["net"], condition)
-
-    def run_init(key, x, condition=None):
-        net_key, key = jax.random.split(key)
-        if condition is None:
-            raise ValueError("embed_condition: condition is None; pass condition=.")
-        net_params = net.init(net_key, condition)
-        embedding = net.apply(net_params, condition)
-        params, z = init_with_output(bijector, key, x, embedding)
-        return {"net": net_params, "bijector": params}, z
-
-    def forward(params, x, condition=None, key=None):
-        return bijector.forward(params["bijector"], x, embed(params, condition), key)
-
-    def inverse(params, z, condition=None, key=None):
-        return bijector.inverse(params["bijector"], z, embed(params, condition), key)
-
-    return Bijector(initialiser(run_init), forward, inverse)
-
-
-def standardise_condition(bijector: Bijector, epsilon: float = 1e-6) -> Bijector:
-    """The condition's features first get mean 0 and variance 1.
-
-    `init` takes both from its batch, and they stay. Leaves that are floating arrays
-    with features on their last axis are standardised; labels pass as they are, and so
-    does a condition that is None.
-
-    Args:
-        bijector: the conditional bijector.
-        epsilon: features whose standard deviation is below it are constant and are
-            only centred.
-    """
-    check_bijector_type("standardise_condition", bijector)
-
-    def has_features(leaf):
-        return leaf.ndim > 1 and jnp.issubdtype(leaf.dtype, jnp.floating)
-
-    def moments(leaf):
-        if not has_features(leaf):
-            return ()
-        mean, deviation = channel_moments(leaf, epsilon)
-        return {"mean": mean, "deviation": deviation}
-
-    def standardise(params, condition):
-        if condition is None and jax.tree.leaves(params["fixed"]):
-            raise ValueError(
-                "standardise_condition: init saw a condition, and now it is None; pass "
-                "condition=."
-            )
-
-        def one(leaf, m):
-            return (leaf - m["mean"]) / m["deviation"] if m else leaf
-
-        return jax.tree.map(one, condition, jax.lax.stop_gradient(params["fixed"]))
-
-    def run_init(key, x, condition=None):
-        fixed = jax.tree.map(moments, condition)
-        condition = standardise({"fixed": fixed}, condition)
-        params, z = init_with_output(bijector, key, x, condition)
-        return {"fixed": fixed, "bijector": params}, z
-
-    def forward(params, x, condition=None, key=None):
-        condition = standardise(params, condition)
-        return bijector.forward(params["bijector"], x, condition, key)
-
-    def inverse(params, z, condition=None, key=None):
-        condition = standardise(params, condition)
-        return bijector.inverse(params["bijector"], z, condition, key)
 
     return Bijector(initialiser(run_init), forward, inverse)
 

@@ -24,7 +24,7 @@ def test_layers_without_parameters_are_repeated(reversible):
 
 
 @pytest.mark.parametrize("way", ["forward", "inverse"])
-def test_an_unrolled_scan_is_the_same_map(way):
+def test_a_scan_written_out_or_in_halves_is_the_same_map(way):
     x, condition = jax.random.normal(KEY, (4, 3)), jnp.arange(4)
     layer = jflow.chain(
         jflow.invertible_linear("dense"),
@@ -33,9 +33,10 @@ def test_an_unrolled_scan_is_the_same_map(way):
         jflow.actnorm(),
         jflow.training_noise(-0.1, 0.1),
     )
+    choices = [{}, {"unroll": True}, {"halves": True}, {"unroll": True, "halves": True}]
     flows = [
-        jflow.models.parts.with_classes(jflow.repeat(layer, 3, unroll=unroll), 5)
-        for unroll in (True, False)
+        jflow.models.parts.with_classes(jflow.repeat(layer, 3, **choice), 5)
+        for choice in choices
     ]
     params = flows[0].init(KEY, x, condition)
 
@@ -48,11 +49,25 @@ def test_an_unrolled_scan_is_the_same_map(way):
             return jax.jvp(loss, (params, x), (params, x))[1]
 
         both = jax.value_and_grad(loss, argnums=(0, 1))(params, x)
-        return both, jax.value_and_grad(slope)(params)
+        passed = getattr(b, way)(params, x, condition, KEY)
+        return passed, both, jax.value_and_grad(slope)(params)
 
+    scanned, *others = (jax.jit(partial(numbers, b))() for b in flows)
+    for other in others:
+        jax.tree.map(
+            partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), other, scanned
+        )
+
+
+@pytest.mark.parametrize("shape", [(1,), (4,), (5,), (4, 3)])
+def test_events_of_any_shape_pass_in_halves(shape):
+    x = jax.random.normal(KEY, (2, *shape))
+    b, plain = (jflow.repeat(jflow.actnorm(), 4, halves=h) for h in (True, False))
+    params = jax.tree.map(lambda a: a + 0.5, plain.init(KEY, x))
     jax.tree.map(
-        partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4),
-        *(jax.jit(partial(numbers, b))() for b in flows),
+        partial(np.testing.assert_allclose, rtol=1e-6),
+        b.forward(params, x),
+        plain.forward(params, x),
     )
 
 
@@ -249,6 +264,12 @@ def test_init_passes_the_batch_through_each_layer_once():
             lambda: jflow.repeat(jflow.actnorm(), 2, unroll=True, reversible=True),
             ValueError,
             "unroll",
+        ),
+        (lambda: jflow.repeat(jflow.actnorm(), 2, halves=1), TypeError, "halves"),
+        (
+            lambda: jflow.repeat(jflow.actnorm(), 2, halves=True, reversible=True),
+            ValueError,
+            "halves",
         ),
         (lambda: jflow.repeat(jflow.actnorm(), 2, keep="conv"), TypeError, "keep"),
         (

@@ -115,6 +115,19 @@ def test_loops_with_exponentials_slice_no_parameters():
     assert loops and not any("dynamic-slice(" in f for f in loops)
 
 
+def test_a_rectifiers_argument_is_not_kept_for_the_backward_pass():
+    """One array for each of 8 layers and what one layer needs, not two for each."""
+    x, kernels = jnp.ones((256, 32)), [jnp.ones((32, 32))] * 8
+
+    def loss(kernels, x):
+        for kernel in kernels:
+            x = nets.relu(x @ kernel + 1)
+        return (x**2).sum()
+
+    program = jax.jit(jax.grad(loss)).lower(kernels, x).compile()
+    assert program.memory_analysis().temp_size_in_bytes <= 10 * x.nbytes
+
+
 @pytest.mark.parametrize("law", [scalars.affine(), scalars.affine("sigmoid")])
 def test_cotangents_of_a_couplings_parts_are_not_padded(law):
     # XLA's CPU back end does not vectorise sums of padded parts.

@@ -9,7 +9,7 @@ import pytest
 from case import BATCH, draw, initial, prepare
 from contract import CASES
 
-from jflow import bijectors, combinators, scalars
+from jflow import bijectors, combinators, conditions, scalars
 
 
 def over(cases):
@@ -204,5 +204,6 @@ def test_init_whitens_its_batch(case):
 def test_every_public_layer_is_in_the_registry():
     covered = {name for case in CASES for name in case.covers.split()}
     layers = set(bijectors.__all__) | set(combinators.__all__)
+    layers |= set(conditions.__all__)
     layers |= {name for name in scalars.__all__ if name.islower()}
     assert layers == covered & layers, sorted(layers - covered)

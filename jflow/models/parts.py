@@ -19,7 +19,8 @@ from jflow.bijectors import (
     reverse,
     roll,
 )
-from jflow.combinators import chain, embed_condition, repeat, standardise_condition
+from jflow.combinators import chain, repeat
+from jflow.conditions import embed_condition, standardise_condition
 from jflow.flow import Flow, flow
 from jflow.nets import made, relu
 from jflow.scalars import Scalar
@@ -178,7 +179,14 @@ def alternating(
     layer = chain(*layers, roll())
     unroll = couplings <= SHALLOW and not reversible
     keep = () if couplings >= DEEP and not reversible else None
-    stack = repeat(layer, couplings, reversible=reversible, unroll=unroll, keep=keep)
+    stack = repeat(
+        layer,
+        couplings,
+        reversible=reversible,
+        unroll=unroll,
+        keep=keep,
+        halves=not reversible,
+    )
     return [permutation(sorted_places), stack]
 
 

@@ -64,9 +64,10 @@ def relu(x: Array) -> Array:
     """`max(x, 0)`, with derivative 0 at 0; the backward pass keeps the result alone.
 
     `jax.nn.relu` keeps where x was positive as well: under a scan one more array for
-    each layer to write, and to fetch from beyond the cache.
+    each layer to write, and to fetch from beyond the cache. A maximum XLA would compute
+    again in the backward pass, for which it then keeps x too; not so a choice.
     """
-    return jnp.maximum(x, 0)
+    return jnp.where(x <= 0, 0, x)
 
 
 @relu.defjvp
