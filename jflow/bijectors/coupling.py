@@ -7,6 +7,7 @@ al. 2017, sections 3.1 to 3.4, https://arxiv.org/abs/1605.08803.
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from jflow.bijector import Bijector, sum_event
@@ -81,6 +82,8 @@ def coupling(
                 f"coupling: the network returned {out.shape}, expected {expected}; "
                 "build its last layer with the out_features it is given."
             )
+        # Else XLA computes the cotangents of one active place twice, in two shapes.
+        out = jax.lax.optimization_barrier(out)
         rows = out.reshape(*active.shape[:-1], predicted, active.shape[-1])
         if law.learned:
             learned = jnp.swapaxes(params["learned"], -1, -2)
