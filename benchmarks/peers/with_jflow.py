@@ -80,11 +80,14 @@ def realnvp(case: Case, **options) -> jflow.Flow:
 
 
 def spline(case: Case, **options) -> jflow.Flow:
-    """Spline couplings; exchanging halves lets one be compiled for all."""
+    """Spline couplings; exchanging halves lets one be compiled for all.
+
+    As in `jflow.models.nsf` only each layer's input is kept for the backward pass.
+    """
     law = jflow.scalars.rational_quadratic_spline(case.bins)
     net = jflow.nets.mlp(case.width, case.width)
     layer = jflow.chain(jflow.coupling(law, net), jflow.roll())
-    stack = jflow.repeat(layer, case.layers, **options)
+    stack = jflow.repeat(layer, case.layers, **(options or {"keep": ()}))
     return jflow.flow(stack, jflow.normal(case.shape))
 
 

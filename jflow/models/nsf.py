@@ -51,7 +51,9 @@ def nsf(
         bounds: the data's (lower, upper), numbers or one for each dimension, infinite
             where there is none.
         embed: a network for the condition, see `jflow.embed_condition`.
-        reversible: train in memory that does not grow with depth.
+        reversible: train in memory that does not grow with depth. Without it each
+            layer's input is kept, and on a CPU the rest computed again: splines take 30
+            numbers for each of the event's, dear to store and to fetch.
         dtype: of the networks' hidden layers.
 
     Returns:
@@ -83,5 +85,7 @@ def nsf(
         net = mlp(*hidden, activation=activation, dtype=dtype)
         # The half that is not transformed by a network has splines of its own.
         spline = coupling(law, net, passive=law)
-    stack = repeat(chain(invertible_linear(), spline), layers, reversible=reversible)
+    keep = None if reversible else ()
+    layer = chain(invertible_linear(), spline)
+    stack = repeat(layer, layers, reversible=reversible, keep=keep)
     return vector_flow(shape, [stack], bounds=bounds, embed=embed)
