@@ -52,7 +52,8 @@ def roll(places: int | None = None) -> Bijector:
 
     With the default, `D // 2`, each half of the axis takes the other's place, so
     `repeat(chain(coupling(law, net), roll()), n)` are couplings whose halves alternate,
-    and one is compiled for all; XLA writes the halves where they go, at no cost.
+    and one is compiled for all; XLA writes the halves where they go, at no cost. With
+    cheap laws, an affine one, `repeat(..., halves=True)` makes their passes faster.
 
     Args:
         places: how far; `D // 2` by default.
