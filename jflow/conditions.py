@@ -32,19 +32,20 @@ def embed_condition(bijector: Bijector, net: Any) -> Bijector:
     if not (hasattr(net, "init") and hasattr(net, "apply")):
         raise TypeError(f"embed_condition: net needs init and apply, got {net!r}.")
 
-    def embed(params, condition):
+    def given(condition):
         if condition is None:
             raise ValueError("embed_condition: condition is None; pass condition=.")
-        return net.apply(params["net"], condition)
+        return condition
+
+    def embed(params, condition):
+        return net.apply(params["net"], given(condition))
 
     def run_init(key, x, condition=None):
         net_key, key = jax.random.split(key)
-        if condition is None:
-            raise ValueError("embed_condition: condition is None; pass condition=.")
-        net_params = net.init(net_key, condition)
-        embedding = net.apply(net_params, condition)
-        params, z = init_with_output(bijector, key, x, embedding)
-        return {"net": net_params, "bijector": params}, z
+        params = {"net": net.init(net_key, given(condition))}
+        embedding = embed(params, condition)
+        params["bijector"], z = init_with_output(bijector, key, x, embedding)
+        return params, z
 
     def forward(params, x, condition=None, key=None):
         return bijector.forward(params["bijector"], x, embed(params, condition), key)

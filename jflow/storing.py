@@ -4,8 +4,8 @@ What a scan keeps for its backward pass it copies into stacks and out of them ag
 so it does with gradients. On a CPU each stack is a loop to compile besides, and what is
 kept often lies in memory that is slower than computing it again: `keep` says what is
 worth it. Written out, a few layers train faster; a pass that nobody differentiates
-gains nothing, and stays a scan, which compiles sooner. It can do without putting its
-event together between layers that take it apart.
+gains nothing, and stays a scan, which compiles sooner. That can leave out putting an
+event together between layers that take it apart (`halves`).
 """
 
 import functools
