@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jflow.bijector import Array, Params, draw, sum_event
+from jflow.bijector import Array, Params, draw, log_det_dtype, sum_event
 
 
 class Base(NamedTuple):
@@ -181,7 +181,12 @@ def normal_log_prob(z: Array, mean: Any, log_scale: Any, temperature: Any) -> Ar
     """Diagonal normal log-density `(N,)`, its scale multiplied by the temperature."""
     log_scale = log_scale + jnp.log(temperature)
     standard = (z - mean) * jnp.exp(-log_scale)
-    return sum_event(-0.5 * (standard**2 + math.log(2 * math.pi)) - log_scale)
+    log_volume = log_scale + 0.5 * math.log(2 * math.pi)
+    # Of one example where it is the same for all.
+    rows = log_scale.shape[:1] if log_scale.ndim == z.ndim else (1,)
+    log_volume = jnp.broadcast_to(log_volume, (*rows, *z.shape[1:]))
+    log_volume = log_volume.astype(log_det_dtype(standard))
+    return -0.5 * sum_event(standard**2) - sum_event(log_volume)
 
 
 def normal_sample(

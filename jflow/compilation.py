@@ -7,7 +7,12 @@ module for all loops, saves half of time and memory; JAX up to 0.10 has it. Loop
 write where they read are not vectorised by it, so steps then run 2 to 18 % slower and
 single passes up to a third: the better choice for what runs once, and for short
 trainings. Level 0 besides halves the time again, and loops run at a quarter of their
-rate or less: for what is over as soon as it is compiled.
+rate or less: for what is over as soon as it is compiled. What runs often enough to be
+worth XLA's own level, a flow's passes, keeps it.
+
+XLA has LLVM use half of AVX-512's vectors, which made early processors slow their clock
+down. Products of matrices are by libraries that use them whole, and so is all else here
+but what is compiled with the least effort: up to 1.15 of the rate.
 """
 
 import enum
@@ -17,12 +22,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+from flax.core.tracers import current_trace
 
 from jflow.bijector import Params
 
 LEVEL = "xla_backend_optimization_level"
 OLDER_EMITTERS = {"xla_cpu_use_fusion_emitters": False}
+WHOLE_VECTORS = {"xla_cpu_prefer_vector_width": 512}
 
 
 class Effort(enum.IntEnum):
@@ -31,12 +37,14 @@ class Effort(enum.IntEnum):
     LEAST = 0
     QUICK = 1
     FULL = 2
+    MOST = 3
 
 
 OPTIONS = {
     Effort.LEAST: {LEVEL: 0} | OLDER_EMITTERS,
-    Effort.QUICK: {LEVEL: 1} | OLDER_EMITTERS,
-    Effort.FULL: {LEVEL: 1},
+    Effort.QUICK: {LEVEL: 1} | OLDER_EMITTERS | WHOLE_VECTORS,
+    Effort.FULL: {LEVEL: 1} | WHOLE_VECTORS,
+    Effort.MOST: WHOLE_VECTORS,
 }
 # Up to so many parameters times examples a program takes a second or seconds, and what
 # it runs longer adds up to less than its compilation is shorter by.
@@ -92,25 +100,37 @@ def _known(option, value):
     return True
 
 
-def jit_once(function: Callable, effort_of: Callable[..., Effort]) -> Callable:
-    """`jax.jit(function)`, compiled for the one time that it runs.
+def jit_whole(
+    function: Callable, effort_of: Callable[..., Effort], **options: Any
+) -> Callable:
+    """`jax.jit(function, **options)`, compiled with an effort of its own.
+
+    JAX takes such options for whole programs only: where the function is a part of
+    another one, or transformed, it is `jax.jit(function, **options)` and no more.
 
     Args:
-        function: takes arrays and trees of them, by their positions.
-        effort_of: `(what it returns, as shapes, *its arguments) -> Effort`.
+        function: what is compiled.
+        effort_of: `(what the function takes) -> Effort`.
+        **options: of `jax.jit`.
     """
-    part = jax.jit(function)
+    part = jax.jit(function, **options)
 
     @functools.cache
     def whole(effort):
-        return jax.jit(function, compiler_options=options_for(effort))
+        return jax.jit(function, compiler_options=options_for(effort), **options)
+
+    def chosen(*args, **kwargs):
+        if current_trace() != _NO_TRACE:
+            return part
+        return whole(effort_of(*args, **kwargs))
 
     @functools.wraps(function)
-    def call(*args):
-        # JAX takes options for whole programs only, not for a part of another one.
-        leaves = jax.tree.leaves((args, jnp.zeros(())))
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
-            return part(*args)
-        return whole(effort_of(jax.eval_shape(part, *args), *args))(*args)
+    def call(*args, **kwargs):
+        return chosen(*args, **kwargs)(*args, **kwargs)
 
+    call.lower = lambda *args, **kwargs: chosen(*args, **kwargs).lower(*args, **kwargs)
     return call
+
+
+with jax.core.eval_context():
+    _NO_TRACE = current_trace()

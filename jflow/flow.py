@@ -24,7 +24,7 @@ from jflow.bijector import (
     init_with_output,
     run,
 )
-from jflow.compilation import Effort, jit_once, worth
+from jflow.compilation import Effort, jit_whole, worth
 
 
 class Flow(NamedTuple):
@@ -145,36 +145,41 @@ def flow(bijector: Bijector, base: Base) -> Flow:
         return sample_and_log_prob(params, key, n, condition, temperature, chunk)[0]
 
     return Flow(
-        _checked_init(jit_once(init, _init_effort)),
-        jax.jit(log_prob),
+        _checked_init(init),
+        _jit_pass(log_prob),
         _checked_sample("sample", sample),
         _checked_sample("sample_and_log_prob", sample_and_log_prob),
-        jax.jit(encode),
-        jax.jit(decode),
+        _jit_pass(encode),
+        _jit_pass(decode),
         bijector,
         base,
     )
 
 
-def _init_effort(params, key, x, condition):
-    return min(worth(params, x.shape[0]), Effort.QUICK)
+_jit_pass = functools.partial(jit_whole, effort_of=lambda *_, **__: Effort.MOST)
 
 
 def _checked_init(init):
     """Checks of what jit would not let through, and of values."""
+
+    def effort(key, x, condition):
+        params = jax.eval_shape(init, key, x, condition)
+        return min(worth(params, x.shape[0]), Effort.QUICK)
+
+    run = jit_whole(init, effort)
 
     @functools.wraps(init)
     def checked(key, x, condition=None):
         check_key("init", key)
         x = x if hasattr(x, "dtype") else as_batch("init", "x", x)
         check_finite("init", x=x, condition=condition)
-        return init(key, x, condition)
+        return run(key, x, condition)
 
     return checked
 
 
 def _checked_sample(owner, sample):
-    run = jax.jit(sample, static_argnames=("n", "chunk"))
+    run = _jit_pass(sample, static_argnames=("n", "chunk"))
 
     @functools.wraps(run)
     def checked(params, key, n, condition=None, temperature=1.0, chunk=None):

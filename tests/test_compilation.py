@@ -1,5 +1,7 @@
 """Compiler options: known to this XLA, and each program has what it is worth."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +27,7 @@ def no_flags(monkeypatch):
 def test_the_options_are_xlas(no_flags, effort):
     options = options_for(effort)
     assert options.items() <= compilation.OPTIONS[effort].items()
-    assert (LEVEL in options) == (jax.default_backend() == "cpu")
+    assert bool(options) == (jax.default_backend() == "cpu")
 
 
 def test_users_have_full_and_quick(no_flags):
@@ -61,6 +63,23 @@ def test_init_is_the_same_as_part_of_another_program(no_flags, monkeypatch, tiny
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     shapes = jax.eval_shape(init, key, X)
     assert jax.tree.structure(shapes) == jax.tree.structure(expected)
+
+
+def test_passes_are_the_same_as_parts_of_other_programs(no_flags):
+    params, key = FLOW.init(jax.random.key(1), X), jax.random.key(2)
+    draw = functools.partial(FLOW.sample, n=8)
+    for function, args in ((FLOW.log_prob, (params, X)), (draw, (params, key))):
+        expected = function(*args)
+        many = jax.tree.map(lambda leaf: leaf[None], args)
+        for found in (
+            jax.jit(function)(*args),
+            jax.jit(lambda f=function, args=args: f(*args))(),
+            jax.vmap(function)(*many)[0],
+            jax.lax.map(lambda one, f=function: f(*one), many)[0],
+            jax.vjp(lambda p, f=function, a=args[1]: f(p, a), params)[0],
+        ):
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+        assert jax.eval_shape(function, *args).shape == expected.shape
 
 
 def test_a_new_state_is_of_copies_and_the_same_within_a_program(no_flags):

@@ -64,11 +64,11 @@ def relu(x: Array) -> Array:
     """`max(x, 0)`, with derivative 0 at 0; the backward pass keeps the result alone.
 
     `jax.nn.relu` keeps where x was positive as well: under a scan one more array for
-    each layer to write, and to fetch from beyond the cache. What is a maximum alone XLA
-    computes again in the backward pass, for which it then keeps x, too; what is a
-    choice alone LLVM unrolls, at small widths, and does not vectorise.
+    each layer to write, and to fetch from beyond the cache. A maximum XLA computes
+    again in the backward pass, for which it then keeps x, too, and with NaN's rules it
+    takes twice as long as this choice, which is one instruction; NaN stays NaN.
     """
-    return jnp.maximum(x, jnp.where(x > 0, x, 0))
+    return jnp.where(x < 0, 0, x)
 
 
 @relu.defjvp

@@ -10,7 +10,7 @@ import optax
 
 from jflow.arguments import cached, typed_key
 from jflow.bijector import Array, Condition, Params, log_det_dtype
-from jflow.compilation import Effort, jit_once
+from jflow.compilation import Effort, jit_whole
 from jflow.flow import Flow
 from jflow.train.labels import (
     FIXED,
@@ -217,7 +217,7 @@ def _builders(tx, average, best):
         )
         return jax.tree.map(_copy, state)
 
-    return jit_once(build, lambda *_: Effort.LEAST), build
+    return jit_whole(build, lambda *_: Effort.LEAST), build
 
 
 def committed_devices(tree: Any) -> set[jax.Device]:

@@ -90,21 +90,6 @@ def layers():
 
 
 @pytest.fixture
-def compiled():
-    """The names of XLA's compilations so far, growing; nothing else is counted."""
-    names, listening = [], [True]
-
-    def listen(event, duration, **_):
-        if listening and event.endswith("backend_compile_duration"):
-            names.append(event)
-
-    # JAX before 0.9 has no public way to take a listener away again.
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield names
-    listening.clear()
-
-
-@pytest.fixture
 def same():
     def check(a, b, **tolerance):
         assert jax.tree.structure(a) == jax.tree.structure(b)
