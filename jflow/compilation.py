@@ -1,18 +1,19 @@
 """How much compilation a program is worth.
 
-On a CPU XLA compiles each loop of a program by itself: 20 to 40 ms, and more than a
+On a CPU XLA compiles each loop of a program by itself: 10 to 40 ms, and more than a
 megabyte that it keeps until all are done. LLVM's level 1 instead of 3 saves an eighth
 to a third of the time, and training steps run as fast. The way XLA had before, one
 module for all loops, saves half of time and memory; JAX up to 0.10 has it. Loops that
-write where they read are not vectorised by it, so steps then run 2 to 18 % slower and
-single passes up to a third: the better choice for what runs once, and for short
-trainings. Level 0 besides halves the time again, and loops run at a quarter of their
-rate or less: for what is over as soon as it is compiled. What runs often enough to be
-worth XLA's own level, a flow's passes, keeps it.
+write where they read, as a rectifier's after a product, are not vectorised by it, so
+vectors' steps run slower and splines' by far; Glow's do not, which keeps its
+convolutions' results for the backward pass: the better choice for Glow, for what runs
+once, and for short trainings. Level 0 besides halves the time again, and loops run at a
+quarter of their rate or less: for what is over as soon as it is compiled. A flow's
+passes have XLA's own level 3.
 
-XLA has LLVM use half of AVX-512's vectors, which made early processors slow their clock
-down. Products of matrices are by libraries that use them whole, and so is all else here
-but what is compiled with the least effort: up to 1.15 of the rate.
+XLA has LLVM use half of AVX-512's vectors, because early processors slow their clock
+down for whole ones. Products of matrices use whole ones in any case, by libraries, and
+so does all else here but what has the least effort: 1.03 to 1.16 of the rate.
 """
 
 import enum
@@ -60,10 +61,11 @@ def compiler_options(*, quick: bool = False) -> dict[str, Any]:
     those that `XLA_FLAGS` sets.
 
     Args:
-        quick: steps may run 2 to 18 % slower, single passes up to a third, if they
-            compile in half the time and memory (JAX up to 0.10; later versions have no
-            such option). Short trainings by `fit` are compiled so; `Flow.init` and what
-            is over in a moment, so or with less effort still.
+        quick: compile in half to two thirds of the time and memory (JAX up to 0.10;
+            later versions have no such option). Glow's steps then run as fast, vectors'
+            8 to 20 % slower, splines' up to two thirds. Short trainings by `fit` are
+            compiled so; `Flow.init` and what is over in a moment, so or with less
+            effort still.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -83,8 +85,21 @@ def options_for(effort: Effort) -> dict[str, Any]:
     return {k: v for k, v in options if k not in flags and _known(k, v)}
 
 
-def worth(params: Params, examples: int) -> Effort:
-    """The effort for a program that sees so many examples in all."""
+def worth(params: Params, examples: int | None, quick: bool | None = None) -> Effort:
+    """The effort for a program that sees so many examples in all.
+
+    Args:
+        params: of the flow.
+        examples: None where they are not known, for the full effort.
+        quick: the user's own choice.
+
+    Raises:
+        TypeError: `quick` is neither True, False nor None.
+    """
+    if not (quick is None or isinstance(quick, bool)):
+        raise TypeError(f"quick must be True, False or None, got {quick!r}.")
+    if quick is not None or examples is None:
+        return Effort.QUICK if quick else Effort.FULL
     work = examples * sum(leaf.size for leaf in jax.tree.leaves(params))
     if work > SHORT:
         return Effort.FULL

@@ -100,7 +100,7 @@ def test_a_new_state_is_of_copies_and_the_same_within_a_program(no_flags):
     assert len({a.unsafe_buffer_pointer() for a in arrays}) == len(arrays)
 
 
-def trained(monkeypatch, tiny, short):
+def trained(monkeypatch, tiny, short, **options):
     asked = []
     monkeypatch.setattr(compilation, "TINY", tiny)
     monkeypatch.setattr(compilation, "SHORT", short)
@@ -119,6 +119,7 @@ def trained(monkeypatch, tiny, short):
         batch_size=8,
         validation=0.25,
         progress=False,
+        **options,
     )
     return asked
 
@@ -133,6 +134,18 @@ def test_each_piece_of_a_training_has_what_it_is_worth(monkeypatch):
         (0, 31, [Effort.FULL, Effort.QUICK]),
     ):
         assert trained(monkeypatch, tiny * size, short * size) == expected
+
+
+@pytest.mark.parametrize("quick, effort", [(True, Effort.QUICK), (False, Effort.FULL)])
+def test_how_quickly_steps_are_compiled_is_the_users_choice(monkeypatch, quick, effort):
+    for limit in (0, 2**40):
+        assert trained(monkeypatch, limit, limit, quick=quick)[0] == effort
+
+
+def test_of_batches_steps_are_compiled_fully():
+    assert compilation.worth({}, None) == Effort.FULL
+    with pytest.raises(TypeError, match="quick must be True, False or None, got 1"):
+        compilation.worth({}, 8, 1)
 
 
 def test_all_ways_give_the_same_numbers(no_flags):

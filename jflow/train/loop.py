@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from jflow.arguments import check_key
 from jflow.bijector import Array, Condition, Params
-from jflow.compilation import Effort, worth
+from jflow.compilation import worth
 from jflow.flow import Flow
 from jflow.parallel import AXIS, agree, check_mesh, gather
 from jflow.parallel import shard_params as divide_params
@@ -64,16 +64,15 @@ def fit(
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
     steps_per_dispatch: int | None = None,
+    quick: bool | None = None,
 ) -> tuple[Params, dict[str, Any]]:
     """Train a flow: a loop over `make_train_step`'s step.
 
     Everything is a function of `key` and the step's number: the order of examples
     (shuffled anew in each epoch, its last partial batch dropped), the noise, the
     validation split. A second call with the same flow, optimiser and loss objects
-    compiles nothing. On a CPU short trainings on arrays, `steps * batch_size` times the
-    number of parameters up to 2^33, are compiled quickly (`jflow.compiler_options`), up
-    to 2^28 with the least effort, and so are evaluations by what they see: numbers may
-    differ from a longer training's in the last digits.
+    compiles nothing. On a CPU short trainings are compiled with less effort than long
+    ones (`quick`), as evaluations are, and numbers may differ in the last digits.
 
     With `checkpoint=`, calling `fit` again with the same arguments goes on where the
     last checkpoint ends, and ends with the same parameters, bit for bit, as a run that
@@ -120,6 +119,9 @@ def fit(
         progress: draw a bar, if tqdm is installed.
         steps_per_dispatch: how many steps run between two looks at them; by default
             as many as take half a second. Changes no number.
+        quick: compile the steps in half the time (`jflow.compiler_options`), best for
+            Glow; by default where `steps * batch_size` times the number of parameters
+            is at most 2^33, of arrays, and up to 2^28 sooner still.
 
     Returns:
         The parameters (by validation the best, else averaged, else last) and the
@@ -169,8 +171,8 @@ def fit(
     place = placement(mesh, state, x if is_array(x) else None, condition)
     spread = (lambda tree: divide_params(tree, mesh)) if shard_params else place
     state = spread(state)
-    effort = worth(state.params, steps * batch_size) if is_array(x) else Effort.FULL
-    target = Target(mesh, shard_params, effort)
+    examples = steps * batch_size if is_array(x) else None
+    target = Target(mesh, shard_params, worth(state.params, examples, quick))
     with contextlib.ExitStack() as stack:
         store = earlier = None
         if checkpoint is not None:
@@ -377,9 +379,7 @@ def _evaluator(loss, held_out, batch_size, target, place):
 
 
 def _evaluation_size(n, most, devices):
-    """`most`, or a slightly smaller batch that divides the data, and so is the only one
-    to be compiled.
-    """
+    """`most`, or a little less that divides the data, so that one size is compiled."""
     sizes = range(most, most // 2, -1)
     return next((b for b in sizes if not (n % b or b % devices)), most)
 
