@@ -100,7 +100,8 @@ QUICK = ("realnvp-8", "realnvp-64", "spline-8", "maf-64", "glow", "fit")
 LIBRARIES = {
     "jflow": ("affine", "spline", "maf", "glow", "fit"),
     "jflow:reversible": ("affine", "spline", "glow"),
-    "jflow:quick": ("affine", "spline", "maf", "glow"),
+    "jflow:quick": ("affine", "spline", "maf"),
+    "jflow:full": ("glow",),
     "flowjax": ("affine", "spline", "maf", "fit"),
     "distrax": ("affine", "spline", "glow"),
     "bijx": ("affine", "spline"),
