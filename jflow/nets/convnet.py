@@ -12,7 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jflow.arguments import check_dtype
 from jflow.bijector import Array, channel_moments, check_positive
 from jflow.nets.conv import conv2d
-from jflow.nets.layers import ConditionBias, head_dtype, normal_weights
+from jflow.nets.layers import ConditionBias, head_dtype, normal_weights, relu
 
 # Between its convolutions a net is cheap: the backward pass computes that again, which
 # takes less than to keep and fetch it.
@@ -25,20 +25,23 @@ LOG_LIMIT = 20.0
 
 class Conv(nn.Module):
     """A convolution without bias; with `mark_edges`, one more input channel is 1 in the
-    padding and 0 inside, so that the net can tell where the image ends."""
+    padding and 0 inside, so that the net can tell where the image ends. With `keep` the
+    backward pass keeps its output, which is then a `"conv"`."""
 
     features: int
     size: int
     kernel_init: Callable
     mark_edges: bool = False
     dtype: Any = None
+    keep: bool = True
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, head_dtype(x))
         dtype = self.dtype or x.dtype
-        y = checkpoint_name(conv2d(x.astype(dtype), kernel.astype(dtype)), "conv")
+        y = conv2d(x.astype(dtype), kernel.astype(dtype))
+        y = checkpoint_name(y, "conv") if self.keep else y
         if self.mark_edges and self.size > 1:
             edge = self.param(
                 "edge",
@@ -76,7 +79,7 @@ def _scaled_relu(h, bias, scale):
     The result y is all that the derivatives of bias and scale need: `y / scale` is
     `h + bias` where it matters, and the cotangent of h, summed, is that of the bias.
     """
-    return jnp.maximum((h + bias) * scale, 0)
+    return relu((h + bias) * scale)
 
 
 @_scaled_relu.defjvp
@@ -101,7 +104,9 @@ class GlowNet(nn.Module):
         h, wide = x, head_dtype(x)
         small = normal_weights(0.05)
         for i, size in enumerate((3, 1)):
-            h = Conv(self.width, size, small, self.mark_edges, self.dtype)(h)
+            # Of few channels it takes less time than to keep and fetch its output.
+            keep = i > 0 or x.shape[-1] > self.width
+            h = Conv(self.width, size, small, self.mark_edges, self.dtype, keep)(h)
             if i == 0 and condition is not None:
                 h = ConditionBias(self.width, self.dtype)(h, condition)
             if self.actnorm:
@@ -110,7 +115,7 @@ class GlowNet(nn.Module):
                 bias = self.param(
                     f"bias_{i}", nn.initializers.zeros, (self.width,), wide
                 )
-                h = jax.nn.relu(h + bias.astype(h.dtype))
+                h = relu(h + bias.astype(h.dtype))
         h = h.astype(wide)
         return ZeroConv(self.out_features, 3, self.mark_edges)(h)
 
@@ -219,17 +224,17 @@ class ResidualNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array, condition: Array | None = None) -> Array:
         wide = head_dtype(x)
-        h = jax.nn.relu(jnp.concatenate([x, -x], axis=-1))
+        h = relu(jnp.concatenate([x, -x], axis=-1))
         h = NormConv(self.width, 3, self.dtype)(h)
         if condition is not None:
             h = ConditionBias(self.width, self.dtype)(h, condition)
         total = NormConv(self.width, 1, self.dtype)(h)
         for _ in range(self.blocks):
-            inner = NormConv(self.width, 3, self.dtype)(jax.nn.relu(h))
-            inner = NormConv(self.width, 3, self.dtype)(jax.nn.relu(inner))
+            inner = NormConv(self.width, 3, self.dtype)(relu(h))
+            inner = NormConv(self.width, 3, self.dtype)(relu(inner))
             h = h + inner
             total = total + NormConv(self.width, 1, self.dtype)(h)
-        return ZeroConv(self.out_features, 1)(jax.nn.relu(total).astype(wide))
+        return ZeroConv(self.out_features, 1)(relu(total).astype(wide))
 
 
 def residual_net(
