@@ -115,9 +115,10 @@ def test_loops_with_exponentials_slice_no_parameters():
     assert loops and not any("dynamic-slice(" in f for f in loops)
 
 
-def test_a_rectifiers_argument_is_not_kept_for_the_backward_pass():
+@pytest.mark.parametrize("width", [32, 48])
+def test_a_rectifiers_argument_is_not_kept_for_the_backward_pass(width):
     """One array for each of 8 layers and what one layer needs, not two for each."""
-    x, kernels = jnp.ones((256, 32)), [jnp.ones((32, 32))] * 8
+    x, kernels = jnp.ones((256, width)), [jnp.ones((width, width))] * 8
 
     def loss(kernels, x):
         for kernel in kernels:
