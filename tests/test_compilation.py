@@ -82,6 +82,22 @@ def test_passes_are_the_same_as_parts_of_other_programs(no_flags):
         assert jax.eval_shape(function, *args).shape == expected.shape
 
 
+def test_a_pass_has_its_effort_where_it_is_a_whole_program(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        compilation, "options_for", lambda effort: asked.append(effort) or {}
+    )
+    # Of their own, since a pass asks once.
+    whole, part = (jflow.flow(FLOW.bijector, FLOW.base) for _ in range(2))
+    params = FLOW.init(jax.random.key(1), X)
+    jax.jit(part.log_prob)(params, X)
+    jax.vmap(part.log_prob, (None, 0))(params, X[None])
+    jax.jit(lambda: part.log_prob(params, X))()
+    assert not asked
+    whole.log_prob(params, X), whole.sample(params, jax.random.key(2), 4)
+    assert asked == [Effort.MOST] * 2
+
+
 def test_a_new_state_is_of_copies_and_the_same_within_a_program(no_flags):
     params = FLOW.init(jax.random.key(1), X)
     optimizer, key = optax.adam(1e-3), jax.random.key(2)
