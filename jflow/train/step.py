@@ -176,10 +176,10 @@ def make_train_step(
         value, grads = jax.value_and_grad(loss)(params, x, condition, key)
         if axis_name is not None:
             value, grads = jax.lax.pmean((value, grads), axis_name)
-        updates, opt_state = tx.update(
-            grads, state.opt_state, state.params, value=value
-        )
         grad_norm = _norm(select(grads, LEARNED))
+        updates, opt_state = tx.update(
+            _after(grad_norm, grads), state.opt_state, state.params, value=value
+        )
         params = optax.apply_updates(state.params, updates)
         others = select(grads, FIXED, STATISTICS), select(params, LEARNED, STATISTICS)
         finite = _all_finite(value, grad_norm, _sum(others))
@@ -331,6 +331,15 @@ def _averaged(state, params, decay):
         state.average,
         params,
     )
+
+
+def _after(number, tree):
+    """The tree, zeros where the number is not finite; computed when the number is.
+
+    So updates wait for all gradients. XLA would begin some of them sooner, and they
+    take memory that the backward pass still needs.
+    """
+    return jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(number), leaf, 0), tree)
 
 
 def _norm(tree):

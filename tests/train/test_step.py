@@ -117,6 +117,44 @@ def test_step_that_is_not_finite_changes_nothing(same):
     same(after._replace(key=0), state._replace(key=0))
 
 
+def test_updates_wait_for_all_gradients():
+    """They take no memory while the backward pass needs what the forward pass kept."""
+    params = {"early": jnp.zeros((512, 4096)), "late": jnp.ones(512)}
+    x = jnp.ones((64, 512))
+
+    def loss(params, x, condition, key):
+        def body(x, _):
+            return jnp.tanh(x * params["late"]), None
+
+        x, _ = jax.lax.scan(body, x, length=256)
+        return jnp.mean((x @ params["early"]) ** 2)
+
+    def temporaries(function, *args):
+        program = jax.jit(function, donate_argnums=0).lower(*args).compile()
+        return program.memory_analysis().temp_size_in_bytes
+
+    step = temporaries(
+        make_train_step(None, ADAM, loss), init_state(params, ADAM, KEY), x
+    )
+    gradient = temporaries(jax.grad(loss), params, x, None, KEY)
+    # The gradient waits, which is one; new parameters and moments would be more.
+    assert step < gradient + 1.5 * params["early"].nbytes
+
+
+def test_optimisers_are_given_finite_gradients():
+    given = []
+
+    def update(grads, state, params=None):
+        given.append(grads["p"])
+        return grads, state
+
+    spy = optax.GradientTransformation(lambda params: (), update)
+    state = init_state(scalar(), spy, KEY)
+    for x in (1.0, jnp.nan):
+        make_train_step(None, spy, mean_square)(state, jnp.full((2, 1), x))
+    np.testing.assert_allclose(given, [-2.0, 0.0])
+
+
 def test_update_that_overflows_changes_nothing_and_fixed_may_be_infinite(same):
     params = scalar() | {"fixed": jnp.full(2, jnp.inf)}
     x = jnp.full((2, 1), 5.0)
