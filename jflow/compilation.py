@@ -20,6 +20,7 @@ import enum
 import functools
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -82,7 +83,7 @@ def options_for(effort: Effort) -> dict[str, Any]:
         return {}
     flags = os.environ.get("XLA_FLAGS", "")
     options = OPTIONS[effort].items()
-    return {k: v for k, v in options if k not in flags and _known(k, v)}
+    return {k: v for k, v in options if k not in flags and k in _known()}
 
 
 def worth(params: Params, examples: int | None, quick: bool | None = None) -> Effort:
@@ -107,9 +108,18 @@ def worth(params: Params, examples: int | None, quick: bool | None = None) -> Ef
 
 
 @functools.cache
-def _known(option, value):
+def _known():
+    """The options that XLA has here."""
+    every = {k: v for options in OPTIONS.values() for k, v in options.items()}
+    # All at once, since each time is a compilation.
+    if _compiles(every):
+        return set(every)
+    return {k for k, v in every.items() if _compiles({k: v})}
+
+
+def _compiles(options):
     try:
-        jax.jit(lambda: 0).lower().compile(compiler_options={option: value})
+        jax.jit(lambda: 0).lower().compile(compiler_options=options)
     except jax.errors.JaxRuntimeError:
         return False
     return True
@@ -145,6 +155,23 @@ def jit_whole(
 
     call.lower = lambda *args, **kwargs: chosen(*args, **kwargs).lower(*args, **kwargs)
     return call
+
+
+def compile_side_by_side(*lowerings: Callable[[], jax.stages.Lowered]) -> None:
+    """Compile several programs; what a first call of each would do is done then.
+
+    XLA's compiler begins with work for one core, and needs no Python: meanwhile the
+    next program is traced and compiled.
+
+    Args:
+        *lowerings: each traces a program, `lambda: jax.jit(f).lower(...)`.
+    """
+    if jax.config.jax_disable_jit:
+        return
+    with ThreadPoolExecutor() as threads:
+        compilations = [threads.submit(lower().compile) for lower in lowerings]
+    for compilation in compilations:
+        compilation.result()
 
 
 with jax.core.eval_context():

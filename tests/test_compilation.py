@@ -10,7 +10,7 @@ import pytest
 
 import jflow
 from jflow import compilation
-from jflow.compilation import LEVEL, Effort, options_for
+from jflow.compilation import LEVEL, Effort, compile_side_by_side, options_for
 from jflow.train import dispatch, init_state
 
 X = jax.random.normal(jax.random.key(0), (64, 2))
@@ -36,14 +36,37 @@ def test_users_have_full_and_quick(no_flags):
 
 
 def test_options_that_xla_does_not_have_are_left_out(monkeypatch, no_flags):
-    quick = compilation.OPTIONS[Effort.QUICK]
+    before, quick = options_for(Effort.QUICK), compilation.OPTIONS[Effort.QUICK]
     monkeypatch.setitem(quick, "xla_cpu_no_such_option", True)
-    assert "xla_cpu_no_such_option" not in jflow.compiler_options(quick=True)
+    compilation._known.cache_clear()
+    try:
+        assert options_for(Effort.QUICK) == before
+    finally:
+        compilation._known.cache_clear()
 
 
 def test_what_xla_flags_set_stays(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", f"--{LEVEL}=2")
     assert LEVEL not in jflow.compiler_options()
+
+
+def test_calls_find_what_was_compiled_side_by_side(compiled):
+    doubled, shifted = jax.jit(lambda x: 2 * x), jax.jit(lambda x, n: x + n)
+    compile_side_by_side(lambda: doubled.lower(X), lambda: shifted.lower(X, 1))
+    assert len(compiled) == 2
+    doubled(X), shifted(X, 3)
+    assert len(compiled) == 2
+    with jax.disable_jit():
+        compile_side_by_side(lambda: doubled.lower(X[:8]))
+    assert len(compiled) == 2
+
+
+def test_what_tracing_raises_side_by_side_arrives():
+    with pytest.raises(ValueError, match="Incompatible shapes"):
+        compile_side_by_side(
+            lambda: jax.jit(jnp.sin).lower(X),
+            lambda: jax.jit(jnp.add).lower(X, X[:, 0]),
+        )
 
 
 @pytest.mark.parametrize("tiny", [0, 2**28])

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -66,11 +65,14 @@ class Source(NamedTuple):
         advance: `(state, count) -> Advance`.
         batch: `state -> (x, condition)` of the step that was not finite.
         epoch: steps per epoch, where that is known.
+        lower: `state -> jax.stages.Lowered`, the steps' program, where it is known
+            before there are batches.
     """
 
     advance: Callable[[TrainState, int], Advance]
     batch: Callable[[TrainState], tuple[Array, Condition]]
-    epoch: int | None
+    epoch: int | None = None
+    lower: Callable[[TrainState], jax.stages.Lowered] | None = None
 
 
 def is_array(x: Any) -> bool:
@@ -144,15 +146,19 @@ def in_memory(
     """
     n = x.shape[0]
     run = many_steps(step, target)
-    order = None
+    order = place(unknown_order(n))
+
+    def arguments(state, count):
+        return state, order, x, condition, min(count, MOST_STEPS)
+
+    def lower(state):
+        return run.lower(*arguments(state, 1), batch_size=batch_size)
 
     def advance(state, count):
         nonlocal order
-        if order is None:
-            order = place(unknown_order(n))
         before = int(state.step)
         state, order, losses, norms, finite = run(
-            state, order, x, condition, min(count, MOST_STEPS), batch_size=batch_size
+            *arguments(state, count), batch_size=batch_size
         )
         done = int(state.step) - before
         losses, norms = np.asarray(losses)[:done], np.asarray(norms)[:done]
@@ -163,7 +169,7 @@ def in_memory(
         drawn = draw_order(state.key, epoch, n)
         return batch_at(drawn, state.step, x, condition, batch_size)
 
-    return Source(advance, batch, n // batch_size)
+    return Source(advance, batch, n // batch_size, lower)
 
 
 def from_batches(step: Step, batches: Any, target: Target) -> Source:
@@ -211,7 +217,7 @@ def from_batches(step: Step, batches: Any, target: Target) -> Source:
     def batch(state):
         return dict(recent)[int(state.step)]
 
-    return Source(advance, batch, None)
+    return Source(advance, batch)
 
 
 def read_data(
@@ -259,9 +265,7 @@ def placement(mesh: Mesh | None, *trees: Any) -> Callable:
             f"fit: params and x live on {len(devices)} devices; pass mesh="
             "jflow.parallel.data_mesh() to train on several."
         )
-    if devices:
-        return lambda tree: jax.device_put(tree, *devices)
-    return lambda tree: jax.tree.map(jnp.asarray, tree)
+    return lambda tree: jax.device_put(tree, *devices)
 
 
 def _read_together(read, start, count, mesh):

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from jflow.bijector import Array, Condition, Params
 from jflow.compilation import Effort, options_for
-from jflow.parallel import batch_sharding, constrain_params, replicated
+from jflow.parallel import AXIS, batch_sharding, constrain_params, replicated
 from jflow.train.losses import Loss
 from jflow.train.step import (
     EVALUATION,
@@ -207,6 +207,34 @@ def evaluation(loss: Loss, target: Target) -> Callable:
         return value, Best(kept, jnp.where(better, value, state.best.loss), misses)
 
     return _jit(run, target, static_argnames="batch_size")
+
+
+def evaluator(
+    loss: Loss, held_out: tuple, batch_size: int, target: Target, place: Callable
+) -> Callable:
+    """`state -> (mean loss, best)` on these data, and `.lower(state)`, its program."""
+    x, condition = place(held_out)
+    devices = 1 if target.mesh is None else target.mesh.shape[AXIS]
+    size = _evaluation_size(x.shape[0], min(batch_size, x.shape[0]), devices)
+    # Parameters that are divided need the mesh, whether or not the batch divides.
+    if size % devices:
+        if target.sharded:
+            size = max(size // devices, 1) * devices
+        else:
+            target = target._replace(mesh=None)
+    run = evaluation(loss, target)
+
+    def evaluate(state):
+        return run(state, x, condition, batch_size=size)
+
+    evaluate.lower = lambda state: run.lower(state, x, condition, batch_size=size)
+    return evaluate
+
+
+def _evaluation_size(n, most, devices):
+    """`most`, or a little less that divides the data, so that one size is compiled."""
+    sizes = range(most, most // 2, -1)
+    return next((b for b in sizes if not (n % b or b % devices)), most)
 
 
 def mean_loss(

@@ -14,13 +14,13 @@ from jax.sharding import Mesh
 
 from jflow.arguments import check_key
 from jflow.bijector import Array, Condition, Params
-from jflow.compilation import worth
+from jflow.compilation import compile_side_by_side, worth
 from jflow.flow import Flow
-from jflow.parallel import AXIS, agree, check_mesh, gather
+from jflow.parallel import agree, check_mesh, gather
 from jflow.parallel import shard_params as divide_params
 from jflow.train.checkpoint import Checkpoints, checkpoints
 from jflow.train.data import Source, is_array, placement, read_data
-from jflow.train.dispatch import Target, evaluation
+from jflow.train.dispatch import Target, evaluator
 from jflow.train.errors import NonFiniteError, explain
 from jflow.train.history import History, start_history
 from jflow.train.losses import Loss, negative_log_likelihood
@@ -84,9 +84,10 @@ def fit(
         flow: the flow.
         params: from `flow.init` on data, or from an earlier `fit`. Left as they are.
         x: an array `(N, *event)`, which is put on the device as it is (integers stay
-            integers); or an iterable of batches, `x` or `(x, condition)`; or a function
-            from a step to an iterator of the batches from that step on, which lets a
-            resumed run begin without reading what it has seen.
+            integers) and is not to be changed while `fit` runs, since a CPU may read it
+            where it lies; or an iterable of batches, `x` or `(x, condition)`; or a
+            function from a step to an iterator of the batches from that step on, which
+            lets a resumed run begin without reading what it has seen.
         optimizer: any Optax transformation; parameters under `"fixed"` and
             `"statistics"` are kept from it (`label_params`).
         key: decides all that is random. A resumed run keeps its own.
@@ -189,7 +190,7 @@ def fit(
         run = _Run(
             source=source,
             loss=loss,
-            evaluate=held_out and _evaluator(loss, held_out, batch_size, target, place),
+            evaluate=held_out and evaluator(loss, held_out, batch_size, target, place),
             store=store,
             history=start_history(earlier),
             steps=steps,
@@ -228,6 +229,10 @@ def _train(run, state, progress):
         progress_bar(progress, start, run.steps) as update,
     ):
         stopped = _finished(run, state)
+        if stopped is None and run.evaluate and run.source.lower:
+            compile_side_by_side(
+                lambda: run.source.lower(state), lambda: run.evaluate.lower(state)
+            )
         while stopped is None:
             state, stopped = _advance(run, state, update)
             if agree(interrupted(), run.mesh) and stopped is None:
@@ -362,26 +367,6 @@ def _attach(run, state, error):
             f"jflow.fit stopped after step {int(state.step)}. What was trained until "
             "then is on this exception as .params, .state and .history."
         )
-
-
-def _evaluator(loss, held_out, batch_size, target, place):
-    x, condition = place(held_out)
-    devices = 1 if target.mesh is None else target.mesh.shape[AXIS]
-    size = _evaluation_size(x.shape[0], min(batch_size, x.shape[0]), devices)
-    # Parameters that are divided need the mesh, whether or not the batch divides.
-    if size % devices:
-        if target.sharded:
-            size = max(size // devices, 1) * devices
-        else:
-            target = target._replace(mesh=None)
-    evaluate = evaluation(loss, target)
-    return lambda state: evaluate(state, x, condition, batch_size=size)
-
-
-def _evaluation_size(n, most, devices):
-    """`most`, or a little less that divides the data, so that one size is compiled."""
-    sizes = range(most, most // 2, -1)
-    return next((b for b in sizes if not (n % b or b % devices)), most)
 
 
 def _collect(run, tree):
