@@ -144,19 +144,19 @@ def flow(bijector: Bijector, base: Base) -> Flow:
     def sample(params, key, n, condition=None, temperature=1.0, chunk=None):
         return sample_and_log_prob(params, key, n, condition, temperature, chunk)[0]
 
+    # Loops over few channels want the most of it, vectors' loops run faster without.
+    effort = Effort.MOST if len(base.shape) > 1 else Effort.FULL
+    jit = functools.partial(jit_whole, effort_of=lambda *_, **__: effort)
     return Flow(
         _checked_init(init),
-        _jit_pass(log_prob),
-        _checked_sample("sample", sample),
-        _checked_sample("sample_and_log_prob", sample_and_log_prob),
-        _jit_pass(encode),
-        _jit_pass(decode),
+        jit(log_prob),
+        _checked_sample("sample", sample, jit),
+        _checked_sample("sample_and_log_prob", sample_and_log_prob, jit),
+        jit(encode),
+        jit(decode),
         bijector,
         base,
     )
-
-
-_jit_pass = functools.partial(jit_whole, effort_of=lambda *_, **__: Effort.MOST)
 
 
 def _checked_init(init):
@@ -178,8 +178,8 @@ def _checked_init(init):
     return checked
 
 
-def _checked_sample(owner, sample):
-    run = _jit_pass(sample, static_argnames=("n", "chunk"))
+def _checked_sample(owner, sample, jit):
+    run = jit(sample, static_argnames=("n", "chunk"))
 
     @functools.wraps(run)
     def checked(params, key, n, condition=None, temperature=1.0, chunk=None):

@@ -118,7 +118,12 @@ def test_a_pass_has_its_effort_where_it_is_a_whole_program(monkeypatch):
     jax.jit(lambda: part.log_prob(params, X))()
     assert not asked
     whole.log_prob(params, X), whole.sample(params, jax.random.key(2), 4)
-    assert asked == [Effort.MOST] * 2
+    assert asked == [Effort.FULL] * 2
+    images = jflow.flow(jflow.actnorm(), jflow.normal((2, 2, 1)))
+    params = images.init(jax.random.key(1), jnp.ones((3, 2, 2, 1)))
+    asked.clear()
+    images.sample(params, jax.random.key(2), 4)
+    assert asked == [Effort.MOST]
 
 
 def test_a_new_state_is_of_copies_and_the_same_within_a_program(no_flags):
