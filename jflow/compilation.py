@@ -18,10 +18,16 @@ compiled.
 XLA has LLVM use half of AVX-512's vectors, because early processors slow their clock
 down for whole ones. Products of matrices use whole ones in any case, by libraries, and
 so does all else here but what has the least effort: 1.03 to 1.16 of the rate.
+
+Of XLA's two libraries for products YNNPACK, its choice from JAX 0.10 on, gains little
+by a second core. With more than one Eigen's take their place: training steps take 0.88
+to 0.97 of the time, passes 0.75 to 0.9. (On JAX 0.10 MAF's sampling, whose products are
+small, takes 1.2 of it, and Glow's 1.05; on 0.12 they do not.)
 """
 
 import enum
 import functools
+import operator
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +41,8 @@ from jflow.bijector import Params
 LEVEL = "xla_backend_optimization_level"
 OLDER_EMITTERS = {"xla_cpu_use_fusion_emitters": False}
 WHOLE_VECTORS = {"xla_cpu_prefer_vector_width": 512}
+# What is left to YNNPACK.
+EIGENS_PRODUCTS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 
 
 class Effort(enum.IntEnum):
@@ -86,8 +94,10 @@ def options_for(effort: Effort) -> dict[str, Any]:
     if jax.default_backend() != "cpu":
         return {}
     flags = os.environ.get("XLA_FLAGS", "")
-    options = OPTIONS[effort].items()
-    return {k: v for k, v in options if k not in flags and k in _known()}
+    options = OPTIONS[effort]
+    if effort > Effort.LEAST and _cores() > 1:
+        options = options | EIGENS_PRODUCTS
+    return {k: v for k, v in options.items() if k not in flags and k in _known()}
 
 
 def worth(params: Params, examples: int | None, quick: bool | None = None) -> Effort:
@@ -114,11 +124,18 @@ def worth(params: Params, examples: int | None, quick: bool | None = None) -> Ef
 @functools.cache
 def _known():
     """The options that XLA has here."""
-    every = {k: v for options in OPTIONS.values() for k, v in options.items()}
+    every = EIGENS_PRODUCTS | functools.reduce(operator.or_, OPTIONS.values())
     # All at once, since each time is a compilation.
     if _compiles(every):
         return set(every)
     return {k for k, v in every.items() if _compiles({k: v})}
+
+
+def _cores():
+    """Those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _compiles(options):

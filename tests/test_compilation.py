@@ -25,9 +25,21 @@ def no_flags(monkeypatch):
 
 @pytest.mark.parametrize("effort", Effort)
 def test_the_options_are_xlas(no_flags, effort):
-    options = options_for(effort)
-    assert options.items() <= compilation.OPTIONS[effort].items()
+    options, every = options_for(effort), compilation.EIGENS_PRODUCTS
+    assert options.items() <= (every | compilation.OPTIONS[effort]).items()
     assert bool(options) == (jax.default_backend() == "cpu")
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_products_are_eigens_where_there_are_several_cores(
+    monkeypatch, no_flags, cores
+):
+    monkeypatch.setattr(compilation, "_cores", lambda: cores)
+    (option,) = compilation.EIGENS_PRODUCTS
+    known = option in compilation._known() and jax.default_backend() == "cpu"
+    for effort in (Effort.QUICK, Effort.FULL, Effort.MOST):
+        assert (option in options_for(effort)) == (known and cores > 1)
+    assert option not in options_for(Effort.LEAST)
 
 
 def test_users_have_full_and_quick(no_flags):
