@@ -9,6 +9,7 @@ import scipy.linalg
 from case import scramble
 
 import jflow
+from jflow.bijectors.matrices import triangular_inverse
 
 KEY = jax.random.key(0)
 
@@ -53,6 +54,22 @@ def test_matrices_are_those_of_their_factors():
     r = np.linalg.qr(_matrix(b, params, 5), mode="r")
     diagonal = np.exp(params["log_s"])
     np.testing.assert_allclose(np.abs(np.diagonal(r)), diagonal)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 48, 64, 65])
+def test_triangular_inverses_are_numpys_and_so_are_their_derivatives(n):
+    def random(seed):
+        noise = jax.random.normal(jax.random.key(seed), (2, n, n))
+        return jnp.tril(noise / n**0.5 + 2 * jnp.eye(n))
+
+    a, change = random(0), random(1)
+    found, moved = jax.jvp(triangular_inverse, (a,), (change,))
+    expected = np.linalg.inv(a)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    np.testing.assert_allclose(moved, -expected @ change @ expected, atol=1e-11)
+    pulled = jax.grad(lambda a: (triangular_inverse(a) * change).sum())(a)
+    turned = np.swapaxes(expected, -1, -2)
+    np.testing.assert_allclose(pulled, -turned @ change @ turned, atol=1e-11)
 
 
 def test_a_zero_reflection_is_the_identity():
