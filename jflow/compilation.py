@@ -22,7 +22,7 @@ so does all else here but what has the least effort: 1.03 to 1.16 of the rate.
 YNNPACK, XLA's choice for products since JAX 0.10 or before (0.8 has Eigen's), gains
 little by a second core. With more than one, Eigen's take their place: training steps
 take 0.88 to 0.97 of the time, passes 0.75 to 0.9. (On JAX 0.10 MAF's sampling, whose
-products are small, takes 1.2 of it, and Glow's 1.05; on 0.12 they do not.)
+products are small, takes 1.2 of it; on 0.12 it does not.)
 """
 
 import enum
