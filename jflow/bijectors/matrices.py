@@ -55,16 +55,14 @@ def triangular_inverse(a: Array) -> Array:
     if n > MOST_BY_PRODUCTS:
         eye = jnp.broadcast_to(eye, a.shape).astype(a.dtype)
         return jax.lax.linalg.triangular_solve(a, eye, left_side=True, lower=True)
-    # The place of the highest bit in which row and column differ: the turn in which
-    # their entry lies between two neighbouring blocks.
     differ = np.bitwise_xor.outer(np.arange(n), np.arange(n))
-
-    def double(turn, inverse):
+    inverse = jnp.where(eye, 1 / jnp.where(eye, a, 1), 0)
+    for turn in range((n - 1).bit_length()):
+        # Between two neighbouring blocks row and column differ in that bit, and in none
+        # above it.
         between = jnp.where(differ >> turn == 1, a, 0)
-        return inverse - matmul(matmul(inverse, between), inverse)
-
-    diagonal = jnp.where(eye, 1 / jnp.where(eye, a, 1), 0)
-    return jax.lax.fori_loop(0, (n - 1).bit_length(), double, diagonal)
+        inverse = inverse - matmul(matmul(inverse, between), inverse)
+    return inverse
 
 
 @triangular_inverse.defjvp
