@@ -41,8 +41,9 @@ from jflow.bijector import Params
 LEVEL = "xla_backend_optimization_level"
 OLDER_EMITTERS = {"xla_cpu_use_fusion_emitters": False}
 WHOLE_VECTORS = {"xla_cpu_prefer_vector_width": 512}
-# What is left to YNNPACK.
+# What is left to YNNPACK; for several cores only.
 EIGENS_PRODUCTS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+FASTER = WHOLE_VECTORS | EIGENS_PRODUCTS
 
 
 class Effort(enum.IntEnum):
@@ -56,9 +57,9 @@ class Effort(enum.IntEnum):
 
 OPTIONS = {
     Effort.LEAST: {LEVEL: 0} | OLDER_EMITTERS,
-    Effort.QUICK: {LEVEL: 1} | OLDER_EMITTERS | WHOLE_VECTORS,
-    Effort.FULL: {LEVEL: 1} | WHOLE_VECTORS,
-    Effort.MOST: WHOLE_VECTORS,
+    Effort.QUICK: {LEVEL: 1} | OLDER_EMITTERS | FASTER,
+    Effort.FULL: {LEVEL: 1} | FASTER,
+    Effort.MOST: FASTER,
 }
 # Up to so many parameters times examples a program takes a second or seconds, and what
 # it runs longer adds up to less than its compilation is shorter by.
@@ -95,10 +96,9 @@ def options_for(effort: Effort) -> dict[str, Any]:
     if jax.default_backend() != "cpu":
         return {}
     flags = os.environ.get("XLA_FLAGS", "")
-    options = OPTIONS[effort]
-    if effort > Effort.LEAST and _cores() > 1:
-        options = options | EIGENS_PRODUCTS
-    return {k: v for k, v in options.items() if k not in flags and k in _known()}
+    wanted = _known() if _cores() > 1 else _known() - EIGENS_PRODUCTS.keys()
+    options = OPTIONS[effort].items()
+    return {k: v for k, v in options if k in wanted and k not in flags}
 
 
 def worth(params: Params, examples: int | None, quick: bool | None = None) -> Effort:
@@ -125,7 +125,7 @@ def worth(params: Params, examples: int | None, quick: bool | None = None) -> Ef
 @functools.cache
 def _known():
     """The options that XLA has here."""
-    every = EIGENS_PRODUCTS | functools.reduce(operator.or_, OPTIONS.values())
+    every = functools.reduce(operator.or_, OPTIONS.values())
     # All at once, since each time is a compilation.
     if _compiles(every):
         return set(every)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
 from jflow.bijector import Bijector, expand_log_det
+from jflow.bijectors.matrices import triangular_inverse
 from jflow.mixing import matmul
 
 KINDS = ("cholesky", "zca", "pca")
@@ -118,6 +119,4 @@ def _moments(x, epsilon):
 
 
 def _inverse_cholesky(covariance):
-    factor = jnp.linalg.cholesky(covariance)
-    eye = jnp.eye(factor.shape[0], dtype=factor.dtype)
-    return jnp.tril(solve_triangular(factor, eye, lower=True))
+    return jnp.tril(triangular_inverse(jnp.linalg.cholesky(covariance)))

@@ -339,7 +339,8 @@ def _after(number, tree):
     So updates wait for all gradients. XLA would begin some of them sooner, and they
     take memory that the backward pass still needs.
     """
-    return jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(number), leaf, 0), tree)
+    finite = jnp.isfinite(number)
+    return jax.tree.map(lambda leaf: jnp.where(finite, leaf, 0), tree)
 
 
 def _norm(tree):
